@@ -1,0 +1,257 @@
+//! From messages to the model: parses, so that what comes out needs no further checks.
+
+use std::net::IpAddr;
+
+use prost::bytes::Bytes;
+
+use super::v1;
+use crate::{
+    identity::InvalidIdentity,
+    model::{
+        Action, AuthorizationPolicy, Membership, NamespacedName, Operation, PortMapping, Resource,
+        ResourceKey, ResourceKind, Rule, Service, ServicePort, Source, Workload,
+    },
+};
+
+/// Why a message is not a resource of this version of the model.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidResource {
+    /// A field that must be set is not.
+    #[error("field {0} is missing")]
+    Missing(&'static str),
+    /// A kind, or an enum value, that this version does not know.
+    #[error("field {0} has a value that this version does not know")]
+    Unknown(&'static str),
+    /// An address that is neither 4 nor 16 bytes.
+    #[error("an address has {0} bytes, which is neither IPv4 nor IPv6")]
+    Address(usize),
+    /// A port outside 1 to 65535.
+    #[error("port {0} is not within 1 to 65535")]
+    Port(u32),
+    /// An identity that does not parse.
+    #[error(transparent)]
+    Identity(#[from] InvalidIdentity),
+}
+
+impl TryFrom<v1::NamespacedName> for NamespacedName {
+    type Error = InvalidResource;
+
+    fn try_from(name: v1::NamespacedName) -> Result<Self, Self::Error> {
+        if name.name.is_empty() {
+            return Err(InvalidResource::Missing("name"));
+        }
+        Ok(Self::new(&name.namespace, &name.name))
+    }
+}
+
+impl TryFrom<v1::ResourceKey> for ResourceKey {
+    type Error = InvalidResource;
+
+    fn try_from(key: v1::ResourceKey) -> Result<Self, Self::Error> {
+        let kind = match key.kind() {
+            v1::ResourceKind::Workload => ResourceKind::Workload,
+            v1::ResourceKind::Service => ResourceKind::Service,
+            v1::ResourceKind::AuthorizationPolicy => ResourceKind::AuthorizationPolicy,
+            v1::ResourceKind::Unspecified => return Err(InvalidResource::Unknown("kind")),
+        };
+        Ok(Self { kind, name: required(key.name, "name")? })
+    }
+}
+
+impl TryFrom<v1::resource::Resource> for Resource {
+    type Error = InvalidResource;
+
+    fn try_from(resource: v1::resource::Resource) -> Result<Self, Self::Error> {
+        use v1::resource::Resource as Wire;
+        Ok(match resource {
+            Wire::Workload(workload) => Self::Workload(workload.try_into()?),
+            Wire::Service(service) => Self::Service(service.try_into()?),
+            Wire::AuthorizationPolicy(policy) => Self::AuthorizationPolicy(policy.try_into()?),
+        })
+    }
+}
+
+impl TryFrom<v1::Workload> for Workload {
+    type Error = InvalidResource;
+
+    fn try_from(workload: v1::Workload) -> Result<Self, Self::Error> {
+        let identity = match workload.identity.as_str() {
+            "" => None,
+            text => Some(text.parse()?),
+        };
+        Ok(Self {
+            name: required(workload.name, "name")?,
+            uid: workload.uid.into(),
+            node: (!workload.node.is_empty()).then(|| workload.node.into()),
+            addresses: addresses(&workload.addresses)?,
+            identity,
+            enrolled: workload.enrolled,
+            captured: workload.captured,
+            memberships: all(workload.memberships)?,
+            authorization_policies: all(workload.authorization_policies)?,
+        })
+    }
+}
+
+impl TryFrom<v1::Membership> for Membership {
+    type Error = InvalidResource;
+
+    fn try_from(membership: v1::Membership) -> Result<Self, Self::Error> {
+        Ok(Self {
+            service: required(membership.service, "service")?,
+            ports: all(membership.ports)?,
+            ready: membership.ready,
+        })
+    }
+}
+
+impl TryFrom<v1::PortMapping> for PortMapping {
+    type Error = InvalidResource;
+
+    fn try_from(mapping: v1::PortMapping) -> Result<Self, Self::Error> {
+        Ok(Self {
+            service_port: port(mapping.service_port)?,
+            target_port: port(mapping.target_port)?,
+        })
+    }
+}
+
+impl TryFrom<v1::Service> for Service {
+    type Error = InvalidResource;
+
+    fn try_from(service: v1::Service) -> Result<Self, Self::Error> {
+        Ok(Self {
+            name: required(service.name, "name")?,
+            addresses: addresses(&service.addresses)?,
+            ports: all(service.ports)?,
+        })
+    }
+}
+
+impl TryFrom<v1::ServicePort> for ServicePort {
+    type Error = InvalidResource;
+
+    fn try_from(wire: v1::ServicePort) -> Result<Self, Self::Error> {
+        Ok(Self {
+            port: port(wire.port)?,
+            name: wire.name.into(),
+            app_protocol: wire.app_protocol.map(Into::into),
+        })
+    }
+}
+
+impl TryFrom<v1::AuthorizationPolicy> for AuthorizationPolicy {
+    type Error = InvalidResource;
+
+    fn try_from(policy: v1::AuthorizationPolicy) -> Result<Self, Self::Error> {
+        use v1::authorization_policy::Action as Wire;
+        let action = match policy.action() {
+            Wire::Allow => Action::Allow,
+            Wire::Deny => Action::Deny,
+            Wire::Unspecified => return Err(InvalidResource::Unknown("action")),
+        };
+        Ok(Self { name: required(policy.name, "name")?, action, rules: all(policy.rules)? })
+    }
+}
+
+impl TryFrom<v1::Rule> for Rule {
+    type Error = InvalidResource;
+
+    fn try_from(rule: v1::Rule) -> Result<Self, Self::Error> {
+        Ok(Self { name: rule.name.into(), from: all(rule.from)?, to: all(rule.to)? })
+    }
+}
+
+impl TryFrom<v1::Source> for Source {
+    type Error = InvalidResource;
+
+    fn try_from(source: v1::Source) -> Result<Self, Self::Error> {
+        Ok(Self {
+            principals: source
+                .principals
+                .iter()
+                .map(|text| text.parse())
+                .collect::<Result<_, _>>()?,
+            namespaces: source.namespaces.into_iter().map(Into::into).collect(),
+        })
+    }
+}
+
+impl TryFrom<v1::Operation> for Operation {
+    type Error = InvalidResource;
+
+    fn try_from(operation: v1::Operation) -> Result<Self, Self::Error> {
+        Ok(Self { ports: operation.ports.into_iter().map(port).collect::<Result<_, _>>()? })
+    }
+}
+
+fn required<W, T>(field: Option<W>, name: &'static str) -> Result<T, InvalidResource>
+where
+    T: TryFrom<W, Error = InvalidResource>,
+{
+    field.ok_or(InvalidResource::Missing(name))?.try_into()
+}
+
+fn all<W, T>(fields: Vec<W>) -> Result<Vec<T>, InvalidResource>
+where
+    T: TryFrom<W, Error = InvalidResource>,
+{
+    fields.into_iter().map(TryInto::try_into).collect()
+}
+
+fn port(port: u32) -> Result<u16, InvalidResource> {
+    u16::try_from(port).ok().filter(|port| *port != 0).ok_or(InvalidResource::Port(port))
+}
+
+fn addresses(addresses: &[Bytes]) -> Result<Vec<IpAddr>, InvalidResource> {
+    let address = |octets: &Bytes| {
+        if let Ok(v4) = <[u8; 4]>::try_from(&octets[..]) {
+            Ok(v4.into())
+        } else if let Ok(v6) = <[u8; 16]>::try_from(&octets[..]) {
+            Ok(v6.into())
+        } else {
+            Err(InvalidResource::Address(octets.len()))
+        }
+    };
+    addresses.iter().map(address).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workload_survives_the_round_trip() {
+        let workload = Resource::Workload(Workload {
+            name: NamespacedName::new("shop", "web-0"),
+            uid: "u1".into(),
+            node: Some("node-1".into()),
+            addresses: vec!["10.0.0.1".parse().expect("v4"), "fd00::1".parse().expect("v6")],
+            identity: Some("spiffe://cluster.local/ns/shop/sa/web".parse().expect("identity")),
+            enrolled: true,
+            captured: true,
+            memberships: vec![Membership {
+                service: NamespacedName::new("shop", "web"),
+                ports: vec![PortMapping { service_port: 80, target_port: 8080 }],
+                ready: true,
+            }],
+            authorization_policies: vec![NamespacedName::new("shop", "web")],
+        });
+        let wire = v1::resource::Resource::from(&workload);
+        assert_eq!(Resource::try_from(wire), Ok(workload));
+    }
+
+    #[test]
+    fn bad_fields_are_named() {
+        let mut workload = v1::Workload {
+            name: Some(v1::NamespacedName { namespace: "a".into(), name: "b".into() }),
+            addresses: vec![Bytes::from_static(&[1, 2, 3])],
+            ..Default::default()
+        };
+        assert_eq!(Workload::try_from(workload.clone()), Err(InvalidResource::Address(3)));
+        workload.name = None;
+        assert_eq!(Workload::try_from(workload), Err(InvalidResource::Missing("name")));
+        assert_eq!(port(0), Err(InvalidResource::Port(0)));
+        assert_eq!(port(65536), Err(InvalidResource::Port(65536)));
+    }
+}

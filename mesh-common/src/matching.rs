@@ -1,0 +1,3 @@
+//! Pure decisions: who may connect, which rule says so.
+
+pub mod authorization;
