@@ -1,0 +1,57 @@
+//! The maps, and what a missing entry means.
+//!
+//! The agent sets the sizes when it loads the programs; those here are for a bare loader. All
+//! but [`INBOUND`] and [`LISTENERS`] are pinned and shared by every instance on a node.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::SkStorage,
+    macros::{btf_map, map},
+    maps::{Array, HashMap, PerCpuArray, SockMap},
+};
+use mesh_common::bpf::{ConnectionKey, Counter, Destination, Inbound, Pod, ProxySocket};
+
+/// The enrolled pods of this node by network namespace cookie. Missing: not in the mesh.
+#[map]
+pub static PODS: HashMap<u64, Pod> = HashMap::with_max_entries(1024, 0);
+
+/// Where captured connections were going, from the moment they are made until the proxy accepts
+/// them. Missing at accept: the proxy resets the connection. Never LRU: an entry that vanishes
+/// under load would be a connection that leads nowhere.
+#[map]
+pub static ORIGINAL_DESTINATIONS: HashMap<ConnectionKey, Destination> =
+    HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
+
+/// Connections that the proxy itself makes to a pod. Missing: treated as a stranger's.
+#[map]
+pub static ADMITTED: HashMap<ConnectionKey, u32> =
+    HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
+
+/// What happened how often.
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
+
+/// What a captured socket asked for. Missing: the socket's connection is not captured.
+#[btf_map]
+pub static ORIGIN: SkStorage<Destination> = SkStorage::new();
+
+/// The proxy's own sockets, written by the agent. Missing: an application's socket.
+#[btf_map]
+pub static SK_PROXY: SkStorage<ProxySocket> = SkStorage::new();
+
+/// One entry: the pod that this instance of `inbound` serves.
+#[map]
+pub static INBOUND: Array<Inbound> = Array::with_max_entries(1, 0);
+
+/// The proxy's listeners in this pod, indexed by [`mesh_common::bpf::Listener`]. Missing: the
+/// agent is dead, and new connections are refused.
+#[map]
+pub static LISTENERS: SockMap = SockMap::with_max_entries(6, 0);
+
+/// Adds one to a counter.
+#[inline(always)]
+pub fn count(counter: Counter) {
+    if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
+        crate::raw::increment(value);
+    }
+}

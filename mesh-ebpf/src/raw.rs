@@ -1,0 +1,396 @@
+//! The only unsafe code: kernel contexts and helpers behind safe functions.
+//!
+//! aya's contexts of these program types have no fields. Everything is read with volatile loads
+//! of four bytes or fewer: that is what the verifier accepts, and the compiler must not merge
+//! two of them into one.
+
+use core::{marker::PhantomData, ptr};
+
+use aya_ebpf::{
+    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sk_lookup, bpf_sock, bpf_sock_addr, sockaddr},
+    btf_maps::SkStorage,
+    helpers::{
+        bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_map_lookup_elem, bpf_set_retval,
+        bpf_sk_release,
+        generated::{bpf_bind, bpf_sk_storage_delete, bpf_sk_storage_get},
+    },
+    maps::{HashMap, SockMap},
+    programs::{SkLookupContext, SockAddrContext, SockOpsContext},
+};
+use mesh_common::bpf::{Address, ConnectionKey, Destination, Listener, Pod};
+
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
+const SOCK_STREAM: u32 = 1;
+const IPPROTO_TCP: u32 = 6;
+const IPPROTO_MPTCP: u32 = 262;
+
+/// Reads a field of a kernel context.
+macro_rules! field {
+    ($context:expr, $($field:tt)+) => {
+        // SAFETY: the context lives as long as the program runs, and the field is in it.
+        unsafe { ptr::addr_of!((*$context).$($field)+).read_volatile() }
+    };
+}
+
+/// Reads an IPv6 address out of a kernel context, word by word.
+macro_rules! address {
+    ($context:expr, $field:ident) => {
+        Address([
+            field!($context, $field[0]),
+            field!($context, $field[1]),
+            field!($context, $field[2]),
+            field!($context, $field[3]),
+        ])
+    };
+}
+
+/// Writes a field of a kernel context.
+macro_rules! set_field {
+    ($context:expr, $field:ident $([$index:literal])?, $value:expr) => {
+        // SAFETY: as for reading; the verifier checks that the field may be written.
+        unsafe { ptr::addr_of_mut!((*$context).$field $([$index])?).write_volatile($value) }
+    };
+}
+
+/// A random word.
+#[inline(always)]
+pub fn random() -> u32 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_get_prandom_u32() }
+}
+
+/// Adds one to a value of a per-CPU map.
+#[inline(always)]
+pub fn increment(value: *mut u64) {
+    // SAFETY: the pointer is of this CPU's entry, which lives as long as the map.
+    unsafe { *value += 1 }
+}
+
+/// Whether a listener of the proxy is there.
+#[inline(always)]
+pub fn is_listening(listeners: &'static SockMap, listener: Listener) -> bool {
+    let index = listener as u32;
+    // SAFETY: map and key are valid; a socket that is found is released and not used again.
+    unsafe {
+        let socket = bpf_map_lookup_elem(
+            ptr::from_ref(listeners).cast_mut().cast(),
+            ptr::from_ref(&index).cast(),
+        );
+        if socket.is_null() {
+            return false;
+        }
+        bpf_sk_release(socket);
+    }
+    true
+}
+
+/// A call of connect() or getpeername().
+pub struct Call<'a> {
+    sock_addr: *mut bpf_sock_addr,
+    context: PhantomData<&'a SockAddrContext>,
+}
+
+impl<'a> Call<'a> {
+    /// The call that the program was started for.
+    #[inline(always)]
+    pub fn new(ctx: &'a SockAddrContext) -> Self {
+        Self { sock_addr: ctx.sock_addr, context: PhantomData }
+    }
+
+    /// Whether it is about TCP, MPTCP's subflows included.
+    #[inline(always)]
+    pub fn is_tcp(&self) -> bool {
+        let protocol = field!(self.sock_addr, protocol);
+        field!(self.sock_addr, type_) == SOCK_STREAM
+            && (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP)
+    }
+
+    /// The network namespace of the socket.
+    #[inline(always)]
+    pub fn netns_cookie(&self) -> u64 {
+        // SAFETY: the helper takes this kind of context.
+        unsafe { bpf_get_netns_cookie(self.sock_addr.cast()) }
+    }
+
+    /// The enrolled pod that the socket is in.
+    #[inline(always)]
+    pub fn pod(&self, pods: &'static HashMap<u64, Pod>) -> Option<Pod> {
+        // SAFETY: the entry is copied at once. One that is replaced meanwhile is of the same pod.
+        unsafe { pods.get(self.netns_cookie()).copied() }
+    }
+
+    /// The socket.
+    #[inline(always)]
+    pub fn socket(&self) -> Socket {
+        Socket(field!(self.sock_addr, __bindgen_anon_1.sk))
+    }
+
+    /// The IPv4 address and port of the call.
+    #[inline(always)]
+    pub fn destination4(&self) -> Destination {
+        Destination {
+            address: Address::from_ipv4_word(field!(self.sock_addr, user_ip4)),
+            port: self.port(),
+        }
+    }
+
+    /// The IPv6 address and port of the call.
+    #[inline(always)]
+    pub fn destination6(&self) -> Destination {
+        Destination { address: address!(self.sock_addr, user_ip6), port: self.port() }
+    }
+
+    /// The kernel keeps the port in network order in the first two bytes of the field.
+    #[inline(always)]
+    fn port(&self) -> u32 {
+        u16::from_be(field!(self.sock_addr, user_port) as u16).into()
+    }
+
+    /// Replaces address and port. Anything but IPv4 is left out: there is no room for it.
+    #[inline(always)]
+    pub fn set_destination4(&self, destination: &Destination) {
+        if let Some(word) = destination.address.ipv4_word() {
+            set_field!(self.sock_addr, user_ip4, word);
+            self.set_port(destination.port);
+        }
+    }
+
+    /// Replaces address and port; an IPv4 address stays mapped.
+    #[inline(always)]
+    pub fn set_destination6(&self, destination: &Destination) {
+        let Address(words) = destination.address;
+        set_field!(self.sock_addr, user_ip6[0], words[0]);
+        set_field!(self.sock_addr, user_ip6[1], words[1]);
+        set_field!(self.sock_addr, user_ip6[2], words[2]);
+        set_field!(self.sock_addr, user_ip6[3], words[3]);
+        self.set_port(destination.port);
+    }
+
+    #[inline(always)]
+    fn set_port(&self, port: u32) {
+        set_field!(self.sock_addr, user_port, u32::from((port as u16).to_be()));
+    }
+
+    /// Binds the socket to `address` and to no port; whether that worked.
+    #[inline(always)]
+    pub fn bind(&self, address: &Address) -> bool {
+        // A struct sockaddr_in, and a struct sockaddr_in6 without its last field, which the
+        // kernel lets callers leave out (RFC 2133 had none).
+        #[repr(C)]
+        struct Sockaddr4 {
+            family: u16,
+            port: u16,
+            address: u32,
+            zero: [u32; 2],
+        }
+        #[repr(C)]
+        struct Sockaddr6 {
+            family: u16,
+            port: u16,
+            flow: u32,
+            address: Address,
+        }
+        let bind = |address: *mut sockaddr, length: usize| {
+            // SAFETY: the address is initialised and as long as we say.
+            unsafe { bpf_bind(self.sock_addr, address, length as i32) == 0 }
+        };
+        if field!(self.sock_addr, family) == AF_INET {
+            let Some(word) = address.ipv4_word() else { return false };
+            let mut name =
+                Sockaddr4 { family: AF_INET as u16, port: 0, address: word, zero: [0; 2] };
+            bind(ptr::from_mut(&mut name).cast(), size_of::<Sockaddr4>())
+        } else {
+            let mut name =
+                Sockaddr6 { family: AF_INET6 as u16, port: 0, flow: 0, address: *address };
+            bind(ptr::from_mut(&mut name).cast(), size_of::<Sockaddr6>())
+        }
+    }
+
+    /// What the call fails with, if the program then refuses it.
+    #[inline(always)]
+    pub fn fail_with(&self, errno: i32) {
+        // SAFETY: the helper has no preconditions.
+        unsafe { bpf_set_retval(-errno) };
+    }
+}
+
+/// A socket, as long as the program runs.
+pub struct Socket(*mut bpf_sock);
+
+impl Socket {
+    /// What the socket's storage in `map` holds.
+    #[inline(always)]
+    pub fn recall<T: Copy>(&self, map: &'static SkStorage<T>) -> Option<T> {
+        // SAFETY: the socket is valid, and the value lives as long as the socket.
+        unsafe {
+            let value = bpf_sk_storage_get(pointer(map), self.0.cast(), ptr::null_mut(), 0);
+            value.cast::<T>().as_ref().copied()
+        }
+    }
+
+    /// Puts a value into the socket's storage; whether there was memory for it.
+    #[inline(always)]
+    pub fn remember<T: Copy>(&self, map: &'static SkStorage<T>, value: &T) -> bool {
+        let initial = ptr::from_ref(value).cast_mut().cast();
+        // SAFETY: the socket is valid, the helper only reads the initial value, and the storage
+        // is written before anything else can see this connect.
+        unsafe {
+            let flags = BPF_SK_STORAGE_GET_F_CREATE.into();
+            let stored = bpf_sk_storage_get(pointer(map), self.0.cast(), initial, flags);
+            match stored.cast::<T>().as_mut() {
+                Some(stored) => {
+                    *stored = *value;
+                    true
+                }
+                None => false,
+            }
+        }
+    }
+
+    /// Empties the socket's storage in `map`.
+    #[inline(always)]
+    pub fn forget<T>(&self, map: &'static SkStorage<T>) {
+        // SAFETY: the socket is valid; deleting what is not there is harmless.
+        unsafe { bpf_sk_storage_delete(pointer(map), self.0.cast()) };
+    }
+
+    /// Whether SO_BINDTODEVICE or the like is in force.
+    #[inline(always)]
+    pub fn is_bound_to_device(&self) -> bool {
+        field!(self.0, bound_dev_if) != 0
+    }
+
+    /// Whether the socket has a source address.
+    #[inline(always)]
+    pub fn is_bound_to_address(&self) -> bool {
+        if field!(self.0, family) == AF_INET {
+            field!(self.0, src_ip4) != 0
+        } else {
+            address!(self.0, src_ip6) != Address::NONE
+        }
+    }
+
+    /// Whether the socket has a source port.
+    #[inline(always)]
+    pub fn is_bound_to_port(&self) -> bool {
+        field!(self.0, src_port) != 0
+    }
+}
+
+/// A map as helpers want it.
+#[inline(always)]
+fn pointer<T>(map: &'static SkStorage<T>) -> *mut core::ffi::c_void {
+    ptr::from_ref(map).cast_mut().cast()
+}
+
+/// Something that happened to a TCP socket.
+pub struct Event<'a>(&'a SockOpsContext);
+
+impl<'a> Event<'a> {
+    /// The event that the program was started for.
+    #[inline(always)]
+    pub fn new(ctx: &'a SockOpsContext) -> Self {
+        Self(ctx)
+    }
+
+    /// The socket, if it is a full one.
+    #[inline(always)]
+    pub fn socket(&self) -> Option<Socket> {
+        let socket = field!(self.0.ops, __bindgen_anon_2.sk);
+        (!socket.is_null()).then_some(Socket(socket))
+    }
+
+    /// The network namespace of the socket.
+    #[inline(always)]
+    pub fn netns_cookie(&self) -> u64 {
+        // SAFETY: the helper takes this kind of context.
+        unsafe { bpf_get_netns_cookie(self.0.ops.cast()) }
+    }
+
+    /// The socket's connection, of which it is the client.
+    #[inline(always)]
+    pub fn connection(&self, netns: u64) -> ConnectionKey {
+        let ops = self.0.ops;
+        let mut client = Address::NONE;
+        let mut server = Address::NONE;
+        if field!(ops, family) == AF_INET6 {
+            client = address!(ops, local_ip6);
+            server = address!(ops, remote_ip6);
+        }
+        // An IPv6 socket that speaks IPv4 keeps its addresses in the IPv4 fields.
+        if field!(ops, family) == AF_INET || server.ipv4_word().is_some() {
+            client = Address::from_ipv4_word(field!(ops, local_ip4));
+            server = Address::from_ipv4_word(field!(ops, remote_ip4));
+        }
+        ConnectionKey {
+            netns,
+            client,
+            server,
+            client_port: field!(ops, local_port),
+            // In network order in the last two bytes of the field, unlike everywhere else.
+            server_port: u32::from_be(field!(ops, remote_port)),
+        }
+    }
+}
+
+/// A new TCP connection that arrives in a network namespace.
+pub struct Arrival<'a> {
+    lookup: *mut bpf_sk_lookup,
+    context: PhantomData<&'a SkLookupContext>,
+}
+
+impl<'a> Arrival<'a> {
+    /// The connection that the program was started for; `None` if it is not TCP.
+    #[inline(always)]
+    pub fn new(ctx: &'a SkLookupContext) -> Option<Self> {
+        let arrival = Self { lookup: ctx.lookup, context: PhantomData };
+        (field!(ctx.lookup, protocol) == IPPROTO_TCP).then_some(arrival)
+    }
+
+    /// Whether it came as IPv4.
+    #[inline(always)]
+    pub fn is_ipv4(&self) -> bool {
+        field!(self.lookup, family) == AF_INET
+    }
+
+    /// The address that is called.
+    #[inline(always)]
+    pub fn server(&self) -> Address {
+        if self.is_ipv4() {
+            Address::from_ipv4_word(field!(self.lookup, local_ip4))
+        } else {
+            address!(self.lookup, local_ip6)
+        }
+    }
+
+    /// The address that calls.
+    #[inline(always)]
+    pub fn client(&self) -> Address {
+        if self.is_ipv4() {
+            Address::from_ipv4_word(field!(self.lookup, remote_ip4))
+        } else {
+            address!(self.lookup, remote_ip6)
+        }
+    }
+
+    /// The port that is called.
+    #[inline(always)]
+    pub fn server_port(&self) -> u32 {
+        field!(self.lookup, local_port)
+    }
+
+    /// Whether `connections` holds it for the pod of this namespace.
+    #[inline(always)]
+    pub fn is_in(&self, connections: &'static HashMap<ConnectionKey, u32>, netns: u64) -> bool {
+        let connection = ConnectionKey {
+            netns,
+            client: self.client(),
+            server: self.server(),
+            client_port: u16::from_be(field!(self.lookup, remote_port)).into(),
+            server_port: self.server_port(),
+        };
+        // SAFETY: only whether there is an entry is looked at.
+        unsafe { connections.get(connection).is_some() }
+    }
+}
