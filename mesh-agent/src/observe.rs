@@ -1,0 +1,81 @@
+//! What happened on this node's connections: flows for people, metrics for Prometheus.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use tokio::sync::broadcast;
+
+pub mod flow;
+pub mod metrics;
+mod ring;
+
+use flow::{Edge, Flow, FlowFilter};
+use metrics::Metrics;
+use ring::Ring;
+
+/// Remembers the last flows, tells them to followers, and counts.
+#[derive(Debug)]
+pub struct Observer {
+    ring: Ring,
+    metrics: Arc<Metrics>,
+    unknown_origins: AtomicU64,
+}
+
+impl Observer {
+    /// Remembers `capacity` flows and counts in `metrics`.
+    pub fn new(capacity: usize, metrics: Arc<Metrics>) -> Self {
+        Self { ring: Ring::new(capacity), metrics, unknown_origins: AtomicU64::new(0) }
+    }
+
+    /// Counts a connection that is now carried: both sides are known and connected. The proxy
+    /// calls this once, and [`record`](Self::record) when the connection ends.
+    pub fn opened(&self, edge: Edge<'_>) {
+        self.metrics.opened(edge);
+    }
+
+    /// Takes a flow that has ended. One that was never carried, because it was refused or failed,
+    /// counts as opened and closed at once.
+    pub fn record(&self, flow: Flow) {
+        if flow.verdict != flow::Verdict::Forwarded {
+            self.metrics.opened(flow.edge());
+        }
+        self.metrics.closed(&flow);
+        self.ring.push(flow);
+    }
+
+    /// Counts a captured connection whose original destination was not found at accept.
+    pub fn unknown_origin(&self) {
+        self.unknown_origins.fetch_add(1, Ordering::Relaxed);
+        self.metrics.unknown_origin();
+    }
+
+    /// How many captured connections had no original destination.
+    pub fn unknown_origins(&self) -> u64 {
+        self.unknown_origins.load(Ordering::Relaxed)
+    }
+
+    /// The last `last` flows (0: all) that `filter` lets through, oldest first.
+    pub fn recent(&self, last: usize, filter: &FlowFilter) -> Vec<Arc<Flow>> {
+        filter.last_of(self.ring.remembered(), last)
+    }
+
+    /// As [`recent`](Self::recent), and every flow after those, without gap or repetition.
+    pub fn follow(
+        &self,
+        last: usize,
+        filter: &FlowFilter,
+    ) -> (Vec<Arc<Flow>>, broadcast::Receiver<Arc<Flow>>) {
+        let (remembered, next) = self.ring.follow();
+        (filter.last_of(remembered, last), next)
+    }
+
+    /// Counts flows that a follower was too slow to read.
+    pub fn missed(&self, flows: u64) {
+        self.metrics.missed(flows);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! What connections are told apart by: workloads (namespace and account), Service, security, verdict.
+
+use mesh_common::{identity::SpiffeId, model::NamespacedName};
+use prometheus_client::encoding::{EncodeLabel, LabelSetEncoder};
+
+use super::Labels;
+use crate::observe::flow::{Edge, Peer, Reporter, Security, Verdict};
+
+/// The value of a label that does not apply.
+const NONE: &str = "";
+/// The value for peers without a verified identity.
+const UNKNOWN: &str = "unknown";
+/// The value for what is counted together because its family is full.
+const OTHER: &str = "other";
+
+/// A label's value that is known, not known, or given up for lack of space.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Named<T> {
+    Known(T),
+    Unknown,
+    Other,
+}
+
+impl<T> From<Option<T>> for Named<T> {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Unknown, Self::Known)
+    }
+}
+
+/// The labels of a connection that is open.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct EdgeLabels {
+    reporter: Reporter,
+    source: Named<SpiffeId>,
+    destination: Named<SpiffeId>,
+    service: Named<NamespacedName>,
+    security: Security,
+}
+
+impl From<Edge<'_>> for EdgeLabels {
+    fn from(edge: Edge<'_>) -> Self {
+        let identity = |peer: &Peer| peer.identity.clone().into();
+        Self {
+            reporter: edge.reporter,
+            source: identity(edge.source),
+            destination: identity(edge.destination),
+            service: edge.service.cloned().into(),
+            security: edge.security,
+        }
+    }
+}
+
+impl Labels for EdgeLabels {
+    fn overflow(&self) -> Self {
+        Self {
+            source: Named::Other,
+            destination: Named::Other,
+            service: Named::Other,
+            ..self.clone()
+        }
+    }
+
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let (source_namespace, source_account) = workload(&self.source);
+        let (destination_namespace, destination_account) = workload(&self.destination);
+        let (service_namespace, service) = match &self.service {
+            Named::Known(name) => (&*name.namespace, &*name.name),
+            Named::Unknown => (NONE, NONE),
+            Named::Other => (OTHER, OTHER),
+        };
+        for label in [
+            ("reporter", self.reporter.as_str()),
+            ("source_namespace", source_namespace),
+            ("source_account", source_account),
+            ("destination_namespace", destination_namespace),
+            ("destination_account", destination_account),
+            ("destination_service_namespace", service_namespace),
+            ("destination_service", service),
+            ("security", self.security.as_str()),
+        ] {
+            label.encode(encoder.encode_label())?;
+        }
+        Ok(())
+    }
+}
+
+/// The labels of a connection that has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ClosedLabels {
+    pub(super) edge: EdgeLabels,
+    pub(super) verdict: Verdict,
+}
+
+impl Labels for ClosedLabels {
+    fn overflow(&self) -> Self {
+        Self { edge: self.edge.overflow(), verdict: self.verdict }
+    }
+
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.edge.encode(encoder)?;
+        ("verdict", self.verdict.as_str()).encode(encoder.encode_label())
+    }
+}
+
+/// Namespace and account, as label values.
+fn workload(identity: &Named<SpiffeId>) -> (&str, &str) {
+    match identity {
+        Named::Known(id) => (id.namespace(), id.service_account()),
+        Named::Unknown => (UNKNOWN, UNKNOWN),
+        Named::Other => (OTHER, OTHER),
+    }
+}

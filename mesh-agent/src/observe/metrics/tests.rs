@@ -1,0 +1,79 @@
+//! What Prometheus reads.
+
+use super::*;
+use crate::observe::{
+    Observer,
+    flow::{Peer, Reporter, Security, Verdict},
+    tests::flow,
+};
+
+fn observe(flows: impl IntoIterator<Item = Flow>) -> String {
+    let metrics = Arc::new(Metrics::new());
+    let observer = Observer::new(4, Arc::clone(&metrics));
+    for flow in flows {
+        if flow.verdict == Verdict::Forwarded {
+            observer.opened(flow.edge());
+        }
+        observer.record(flow);
+    }
+    metrics.encode()
+}
+
+#[test]
+fn names_workloads_and_never_pods() {
+    let text = observe([flow(1), flow(2)]);
+    let labels = "reporter=\"source\",source_namespace=\"shop\",source_account=\"frontend\",\
+         destination_namespace=\"shop\",destination_account=\"web\",\
+         destination_service_namespace=\"shop\",destination_service=\"web\",security=\"mtls\"";
+    for line in [
+        format!("nodemesh_connections_opened_total{{{labels}}} 2"),
+        format!("nodemesh_connections_closed_total{{{labels},verdict=\"forwarded\"}} 2"),
+        format!("nodemesh_sent_bytes_total{{{labels},verdict=\"forwarded\"}} 20"),
+        format!("nodemesh_received_bytes_total{{{labels},verdict=\"forwarded\"}} 40"),
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
+    }
+    assert!(text.contains(concat!("nodemesh_build_info{version=\"", env!("CARGO_PKG_VERSION"))));
+    assert!(!text.contains("frontend-1"), "no pod is a label:\n{text}");
+    assert!(text.ends_with("# EOF\n"));
+}
+
+#[test]
+fn what_is_refused_is_opened_and_closed_at_once() {
+    let denied = Flow {
+        reporter: Reporter::Destination,
+        security: Security::Plaintext,
+        verdict: Verdict::Denied,
+        source: Peer::default(),
+        service: None,
+        ..flow(1)
+    };
+    let text = observe([denied]);
+    let labels = "reporter=\"destination\",source_namespace=\"unknown\",source_account=\"unknown\",\
+         destination_namespace=\"shop\",destination_account=\"web\",\
+         destination_service_namespace=\"\",destination_service=\"\",security=\"plaintext\"";
+    for line in [
+        format!("nodemesh_connections_opened_total{{{labels}}} 1"),
+        format!("nodemesh_connections_closed_total{{{labels},verdict=\"denied\"}} 1"),
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
+fn a_full_family_counts_the_rest_together() {
+    let of = |at: usize| {
+        let identity = format!("spiffe://cluster.local/ns/shop/sa/caller-{at}");
+        let identity = Some(identity.parse().expect("an identity"));
+        Flow { source: Peer { identity, ..Peer::default() }, ..flow(1) }
+    };
+    let text = observe((0..SERIES_LIMIT + 10).map(of));
+    let series = text.lines().filter(|line| line.starts_with("nodemesh_connections_opened_total{"));
+    assert_eq!(series.count(), SERIES_LIMIT + 1);
+    let other = text.lines().find(|line| {
+        line.starts_with("nodemesh_connections_opened_total{")
+            && line.contains("source_account=\"other\"")
+    });
+    assert!(other.is_some_and(|line| line.ends_with(" 10")), "{other:?}");
+    assert!(text.contains("nodemesh_metrics_overflows_total 20"));
+}

@@ -1,0 +1,185 @@
+//! What this node knows of the mesh: the controller's deltas, kept as an index for lookups.
+//!
+//! Lookups take a short read lock and clone [`Arc`]s; nothing here does I/O but [`disk`]. A bad
+//! resource is refused alone, with the reason, and its previous good version stays in use.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+};
+
+use mesh_common::{
+    api::v1,
+    matching::authorization::{self, Verdict},
+    model::{NamespacedName, Resource, ResourceKey, Service, Workload},
+};
+use tokio::sync::watch;
+
+pub mod disk;
+mod index;
+
+use index::Index;
+
+/// A workload behind a Service, and the port on it that a port of the Service leads to.
+pub type Endpoint = (Arc<Workload>, u16);
+
+/// Every resource that the controller sent to this node.
+///
+/// Two resources that claim one address: a captured pod wins over one that is not captured (so
+/// that a stale claim never turns mTLS into plaintext), a pod over an endpoint that is none, then
+/// the name that sorts first. The order in which they arrived makes no difference, so a restart
+/// changes nothing, and within one response an address may move between resources in any order.
+#[derive(Debug)]
+pub struct Snapshot {
+    index: RwLock<Index>,
+    changed: watch::Sender<u64>,
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Snapshot {
+    /// An empty snapshot.
+    pub fn new() -> Self {
+        Self { index: RwLock::default(), changed: watch::Sender::new(0) }
+    }
+
+    /// Takes over what the controller sent; what comes back was refused.
+    pub fn apply(
+        &self,
+        updated: Vec<v1::Resource>,
+        removed: Vec<v1::ResourceKey>,
+    ) -> Vec<v1::Nack> {
+        let mut nacks = Vec::new();
+        let updated: Vec<_> = updated
+            .into_iter()
+            .filter_map(|wire| parse_resource(wire).map_err(|nack| nacks.push(nack)).ok())
+            .collect();
+        let removed: Vec<_> = removed
+            .into_iter()
+            .filter_map(|wire| parse_key(wire).map_err(|nack| nacks.push(nack)).ok())
+            .collect();
+        if updated.is_empty() && removed.is_empty() {
+            return nacks;
+        }
+        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        for key in &removed {
+            index.remove(key);
+        }
+        for (version, resource) in updated {
+            index.insert(version, resource);
+        }
+        drop(index);
+        self.changed.send_modify(|generation| *generation += 1);
+        nacks
+    }
+
+    /// What is held, for the first message to the controller.
+    pub fn versions(&self) -> Vec<v1::VersionedKey> {
+        let versioned = |(key, version): (ResourceKey, u64)| v1::VersionedKey {
+            key: Some((&key).into()),
+            version,
+        };
+        self.read().versions().map(versioned).collect()
+    }
+
+    /// Everything that is held, as it was received.
+    pub fn resources(&self) -> Vec<v1::Resource> {
+        self.read().resources().collect()
+    }
+
+    /// How many resources are held.
+    pub fn len(&self) -> usize {
+        self.read().len()
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The workload that owns `address`.
+    pub fn workload_at(&self, address: IpAddr) -> Option<Arc<Workload>> {
+        self.read().workload_at(address.to_canonical())
+    }
+
+    /// The Service that has `address` as a virtual address.
+    pub fn service_at(&self, address: IpAddr) -> Option<Arc<Service>> {
+        self.read().service_at(address.to_canonical())
+    }
+
+    /// The ready workloads behind `port` of `service`, by name, with their own ports.
+    pub fn endpoints(&self, service: &NamespacedName, port: u16) -> Vec<Endpoint> {
+        self.read().endpoints(service, port).to_vec()
+    }
+
+    /// Judges `request` to `workload` by the policies attached to it.
+    pub fn authorize(&self, workload: &Workload, request: authorization::Request<'_>) -> Verdict {
+        let index = self.read();
+        authorization::judge(request, &workload.authorization_policies, |name| index.policy(name))
+    }
+
+    /// The pods of `node` that labels put into the mesh, by name.
+    pub fn local_pods(&self, node: &str) -> Vec<Arc<Workload>> {
+        self.read().enrolled_on(node)
+    }
+
+    /// Grows with every change; starts as changed for a receiver that has seen nothing.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn parse_resource(wire: v1::Resource) -> Result<(u64, Resource), v1::Nack> {
+    let Some(resource) = wire.resource else {
+        return Err(v1::Nack {
+            key: None,
+            reason: "the resource is of a kind that this agent does not know".to_owned(),
+        });
+    };
+    let key = wire_key(&resource);
+    let nack = |reason: String| v1::Nack { key, reason };
+    match Resource::try_from(resource) {
+        Ok(resource) => match contradiction(&resource) {
+            None => Ok((wire.version, resource)),
+            Some(reason) => Err(nack(reason)),
+        },
+        Err(error) => Err(nack(error.to_string())),
+    }
+}
+
+fn parse_key(wire: v1::ResourceKey) -> Result<ResourceKey, v1::Nack> {
+    ResourceKey::try_from(wire.clone())
+        .map_err(|error| v1::Nack { key: Some(wire), reason: error.to_string() })
+}
+
+fn wire_key(resource: &v1::resource::Resource) -> Option<v1::ResourceKey> {
+    use v1::resource::Resource as Wire;
+    let (kind, name) = match resource {
+        Wire::Workload(workload) => (v1::ResourceKind::Workload, &workload.name),
+        Wire::Service(service) => (v1::ResourceKind::Service, &service.name),
+        Wire::AuthorizationPolicy(policy) => (v1::ResourceKind::AuthorizationPolicy, &policy.name),
+    };
+    Some(v1::ResourceKey { kind: kind.into(), name: Some(name.clone()?) })
+}
+
+/// What no single field shows: parts of a resource that cannot all be true.
+fn contradiction(resource: &Resource) -> Option<String> {
+    let Resource::Workload(workload) = resource else { return None };
+    let of_family = |v4: bool| workload.addresses.iter().filter(move |ip| ip.is_ipv4() == v4);
+    if of_family(true).count() > 1 || of_family(false).count() > 1 {
+        return Some(format!("addresses {:?}: more than one of a family", workload.addresses));
+    }
+    (workload.enrolled && workload.identity.is_none())
+        .then(|| "it is enrolled but has no identity".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

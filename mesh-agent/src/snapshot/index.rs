@@ -1,0 +1,213 @@
+//! The index behind a [`Snapshot`](super::Snapshot): every lookup that a connection needs is one
+//! or two hash lookups, whatever the size of the cluster.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap, hash_map::Entry},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use mesh_common::{
+    api::v1,
+    model::{
+        AuthorizationPolicy, NamespacedName, Resource, ResourceKey, ResourceKind, Service, Workload,
+    },
+};
+
+use super::Endpoint;
+
+/// A resource and the version that the controller gave it.
+#[derive(Debug)]
+struct Held<T> {
+    version: u64,
+    resource: Arc<T>,
+}
+
+/// Workloads in the order in which they may claim an address: the first one has it.
+type Claim = (Reverse<bool>, Reverse<bool>, NamespacedName);
+
+/// Resources by name, and the tables that lookups use; see [`super::Snapshot`] for the rules.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    workloads: HashMap<NamespacedName, Held<Workload>>,
+    services: HashMap<NamespacedName, Held<Service>>,
+    policies: HashMap<NamespacedName, Held<AuthorizationPolicy>>,
+    workload_claims: HashMap<IpAddr, BTreeMap<Claim, Arc<Workload>>>,
+    service_claims: HashMap<IpAddr, BTreeMap<NamespacedName, Arc<Service>>>,
+    endpoints: HashMap<NamespacedName, HashMap<u16, Vec<Endpoint>>>,
+    enrolled: HashMap<Arc<str>, BTreeMap<NamespacedName, Arc<Workload>>>,
+}
+
+impl Index {
+    pub(super) fn insert(&mut self, version: u64, resource: Resource) {
+        self.remove(&resource.key());
+        match resource {
+            Resource::Workload(workload) => {
+                let resource = Arc::new(workload);
+                self.link_workload(&resource);
+                self.workloads.insert(resource.name.clone(), Held { version, resource });
+            }
+            Resource::Service(service) => {
+                let resource = Arc::new(service);
+                for address in &resource.addresses {
+                    let claims = self.service_claims.entry(*address).or_default();
+                    claims.insert(resource.name.clone(), Arc::clone(&resource));
+                }
+                self.services.insert(resource.name.clone(), Held { version, resource });
+            }
+            Resource::AuthorizationPolicy(policy) => {
+                let resource = Arc::new(policy);
+                self.policies.insert(resource.name.clone(), Held { version, resource });
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: &ResourceKey) {
+        match key.kind {
+            ResourceKind::Workload => {
+                if let Some(held) = self.workloads.remove(&key.name) {
+                    self.unlink_workload(&held.resource);
+                }
+            }
+            ResourceKind::Service => {
+                if let Some(held) = self.services.remove(&key.name) {
+                    for address in &held.resource.addresses {
+                        remove_claim(&mut self.service_claims, *address, &key.name);
+                    }
+                }
+            }
+            ResourceKind::AuthorizationPolicy => {
+                self.policies.remove(&key.name);
+            }
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.workloads.len() + self.services.len() + self.policies.len()
+    }
+
+    pub(super) fn versions(&self) -> impl Iterator<Item = (ResourceKey, u64)> + '_ {
+        let workloads = versions_of(ResourceKind::Workload, &self.workloads);
+        let services = versions_of(ResourceKind::Service, &self.services);
+        let policies = versions_of(ResourceKind::AuthorizationPolicy, &self.policies);
+        workloads.chain(services).chain(policies)
+    }
+
+    pub(super) fn resources(&self) -> impl Iterator<Item = v1::Resource> + '_ {
+        use v1::resource::Resource as Wire;
+        let workloads = resources_of(&self.workloads, |it| Wire::Workload(it.into()));
+        let services = resources_of(&self.services, |it| Wire::Service(it.into()));
+        let policies = resources_of(&self.policies, |it| Wire::AuthorizationPolicy(it.into()));
+        workloads.chain(services).chain(policies)
+    }
+
+    pub(super) fn workload_at(&self, address: IpAddr) -> Option<Arc<Workload>> {
+        self.workload_claims.get(&address)?.values().next().cloned()
+    }
+
+    pub(super) fn service_at(&self, address: IpAddr) -> Option<Arc<Service>> {
+        self.service_claims.get(&address)?.values().next().cloned()
+    }
+
+    pub(super) fn endpoints(&self, service: &NamespacedName, port: u16) -> &[Endpoint] {
+        let of_port = self.endpoints.get(service).and_then(|ports| ports.get(&port));
+        of_port.map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn policy(&self, name: &NamespacedName) -> Option<&AuthorizationPolicy> {
+        self.policies.get(name).map(|held| &*held.resource)
+    }
+
+    pub(super) fn enrolled_on(&self, node: &str) -> Vec<Arc<Workload>> {
+        let pods = self.enrolled.get(node);
+        pods.into_iter().flat_map(BTreeMap::values).cloned().collect()
+    }
+
+    fn link_workload(&mut self, workload: &Arc<Workload>) {
+        for address in &workload.addresses {
+            let claims = self.workload_claims.entry(*address).or_default();
+            claims.insert(claim(workload), Arc::clone(workload));
+        }
+        for (service, service_port, target_port) in ready_ports(workload) {
+            let ports = self.endpoints.entry(service.clone()).or_default();
+            let endpoints = ports.entry(service_port).or_default();
+            let place =
+                |(other, port): &Endpoint| (&other.name, *port).cmp(&(&workload.name, target_port));
+            if let Err(at) = endpoints.binary_search_by(place) {
+                endpoints.insert(at, (Arc::clone(workload), target_port));
+            }
+        }
+        if let (true, Some(node)) = (workload.enrolled, &workload.node) {
+            let pods = self.enrolled.entry(Arc::clone(node)).or_default();
+            pods.insert(workload.name.clone(), Arc::clone(workload));
+        }
+    }
+
+    fn unlink_workload(&mut self, workload: &Workload) {
+        for address in &workload.addresses {
+            remove_claim(&mut self.workload_claims, *address, &claim(workload));
+        }
+        for (service, service_port, _) in ready_ports(workload) {
+            let Entry::Occupied(mut ports) = self.endpoints.entry(service.clone()) else {
+                continue;
+            };
+            if let Entry::Occupied(mut endpoints) = ports.get_mut().entry(service_port) {
+                endpoints.get_mut().retain(|(other, _)| other.name != workload.name);
+                if endpoints.get().is_empty() {
+                    endpoints.remove();
+                }
+            }
+            if ports.get().is_empty() {
+                ports.remove();
+            }
+        }
+        if let Some(node) = &workload.node {
+            remove_claim(&mut self.enrolled, Arc::clone(node), &workload.name);
+        }
+    }
+}
+
+fn claim(workload: &Workload) -> Claim {
+    (Reverse(workload.captured), Reverse(workload.identity.is_some()), workload.name.clone())
+}
+
+/// The Service, its port and the workload's port, for each that the workload is ready to serve.
+fn ready_ports(workload: &Workload) -> impl Iterator<Item = (&NamespacedName, u16, u16)> {
+    let ready = workload.memberships.iter().filter(|membership| membership.ready);
+    ready.flat_map(|membership| {
+        let port = |port: &mesh_common::model::PortMapping| (port.service_port, port.target_port);
+        membership.ports.iter().map(port).map(|(from, to)| (&membership.service, from, to))
+    })
+}
+
+/// Removes `claim` on `key`, and the list of claims with its last one.
+fn remove_claim<K: std::hash::Hash + Eq, C: Ord, T>(
+    claims: &mut HashMap<K, BTreeMap<C, T>>,
+    key: K,
+    claim: &C,
+) {
+    if let Entry::Occupied(mut of_key) = claims.entry(key) {
+        of_key.get_mut().remove(claim);
+        if of_key.get().is_empty() {
+            of_key.remove();
+        }
+    }
+}
+
+fn versions_of<T>(
+    kind: ResourceKind,
+    held: &HashMap<NamespacedName, Held<T>>,
+) -> impl Iterator<Item = (ResourceKey, u64)> + '_ {
+    held.iter().map(move |(name, held)| (ResourceKey { kind, name: name.clone() }, held.version))
+}
+
+fn resources_of<T>(
+    held: &HashMap<NamespacedName, Held<T>>,
+    to_wire: impl Fn(&T) -> v1::resource::Resource,
+) -> impl Iterator<Item = v1::Resource> {
+    held.values().map(move |held| v1::Resource {
+        version: held.version,
+        resource: Some(to_wire(&held.resource)),
+    })
+}
