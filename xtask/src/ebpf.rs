@@ -110,7 +110,7 @@ impl Toolchain {
 }
 
 /// The directory of the workspace.
-fn repository() -> PathBuf {
+pub fn repository() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest.parent().unwrap_or(manifest).to_path_buf()
 }
