@@ -1,0 +1,167 @@
+//! The node proxy: carries the connections of every captured pod of the node.
+//!
+//! ```text
+//! application ─ outbound ─┬─ passed on as it is ───────── outside the mesh
+//!                         ├─ verdict, admitted tuple ──── a pod of the same node
+//!                         └─ hbone::client ── hbone::server ─ verdict ─ deliver ─ application
+//! ```
+//!
+//! Every worker is one thread with a runtime of its own and owns every connection that it
+//! accepts until it ends: nothing crosses between threads while bytes move. The kernel spreads
+//! new connections over the workers' listeners, which share a `SO_REUSEPORT` group.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::IpAddr,
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+
+use crate::{
+    capture::{enroll::Pod, listeners::PodListeners, sockets::SocketTable},
+    identity::Certificates,
+    observe::Observer,
+    snapshot::Snapshot,
+};
+
+mod accept;
+mod buffer;
+mod deliver;
+mod dial;
+mod failure;
+mod hbone;
+mod inbound;
+mod outbound;
+mod pod;
+mod record;
+mod refusal;
+mod relay;
+mod route;
+mod worker;
+
+pub use pod::ServedPod;
+use refusal::RefusalLog;
+use worker::Worker;
+
+/// How long a connection attempt to an upstream may take (design: connect timeout 5 s).
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a TLS or HTTP/2 handshake may take before the peer is given up.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the proxy is told once, at start.
+#[derive(Clone, Debug)]
+pub struct ProxyConfig {
+    /// The node's name, which flows carry.
+    pub node: Arc<str>,
+    /// Threads that carry connections; at least one.
+    pub workers: usize,
+}
+
+/// The rooms of the agent that the proxy works with.
+#[derive(Clone)]
+pub struct Dependencies {
+    /// What the kernel programs remember of connections.
+    pub sockets: Arc<SocketTable>,
+    /// Who is where, and who may call whom.
+    pub snapshot: Arc<Snapshot>,
+    /// Certificates of this node's accounts.
+    pub certificates: Arc<Certificates>,
+    /// Where flows go.
+    pub observer: Arc<Observer>,
+}
+
+/// What every worker shares.
+struct Shared {
+    node: Arc<str>,
+    sockets: Arc<SocketTable>,
+    snapshot: Arc<Snapshot>,
+    certificates: Arc<Certificates>,
+    observer: Arc<Observer>,
+    refusals: RefusalLog,
+    pods: RwLock<HashMap<Arc<str>, Arc<ServedPod>>>,
+}
+
+impl Shared {
+    /// The pod of this node that is captured now and owns `address`.
+    fn pod_at(&self, address: IpAddr) -> Option<Arc<ServedPod>> {
+        let workload = self.snapshot.workload_at(address)?;
+        let pods = self.pods.read().expect(LOCK);
+        pods.get(&workload.uid).filter(|pod| !pod.is_draining()).cloned()
+    }
+}
+
+/// Why taking the lock cannot fail: nothing panics while holding it.
+const LOCK: &str = "no holder of this lock panics";
+
+/// The running proxy.
+pub struct Proxy {
+    shared: Arc<Shared>,
+    workers: Vec<Worker>,
+}
+
+impl Proxy {
+    /// Starts the worker threads.
+    ///
+    /// # Errors
+    /// Where the system gives no thread or no epoll descriptor.
+    pub fn start(config: ProxyConfig, dependencies: Dependencies) -> io::Result<Self> {
+        let Dependencies { sockets, snapshot, certificates, observer } = dependencies;
+        let shared = Arc::new(Shared {
+            node: config.node,
+            sockets,
+            snapshot,
+            certificates,
+            observer,
+            refusals: RefusalLog::default(),
+            pods: RwLock::default(),
+        });
+        let workers = (0..config.workers.max(1))
+            .map(|index| Worker::start(index, shared.clone()))
+            .collect::<io::Result<_>>()?;
+        Ok(Self { shared, workers })
+    }
+
+    /// How many sets of listeners [`serve`](Self::serve) wants.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Serves a pod on its listeners, one set a worker.
+    pub fn serve(&self, pod: Arc<Pod>, listeners: Vec<PodListeners>) {
+        let served = Arc::new(ServedPod::new(pod));
+        let mut pods = self.shared.pods.write().expect(LOCK);
+        if let Some(earlier) = pods.insert(served.pod.uid.clone(), served.clone()) {
+            earlier.stop();
+        }
+        drop(pods);
+        for (worker, listeners) in self.workers.iter().zip(listeners) {
+            worker.serve(served.clone(), listeners);
+        }
+    }
+
+    /// Lets a pod's connections end by themselves and closes its listeners after the last one.
+    pub fn drain(&self, uid: &str) {
+        if let Some(pod) = self.shared.pods.read().expect(LOCK).get(uid) {
+            pod.drain();
+            self.workers[0].stop_when_idle(pod.clone());
+        }
+    }
+
+    /// Closes a pod's listeners and forgets it: its network namespace is gone.
+    pub fn forget(&self, uid: &str) {
+        if let Some(pod) = self.shared.pods.write().expect(LOCK).remove(uid) {
+            pod.stop();
+        }
+    }
+
+    /// Whether the pod has listeners or connections here.
+    pub fn is_serving(&self, uid: &str) -> bool {
+        self.shared.pods.read().expect(LOCK).contains_key(uid)
+    }
+
+    /// How many proxied connections a pod has now.
+    pub fn connections(&self, uid: &str) -> usize {
+        self.shared.pods.read().expect(LOCK).get(uid).map_or(0, |pod| pod.connections())
+    }
+}

@@ -1,0 +1,167 @@
+//! The calling side of HBONE.
+
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Poll, ready},
+};
+
+use bytes::Bytes;
+use h2::client::{Connection, SendRequest};
+use http::{Method, Request, StatusCode, Uri, Version, uri::Authority};
+use mesh_common::{model::Workload, ports};
+use rustls_pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, BufReader},
+    time,
+};
+use tokio_rustls::TlsConnector;
+
+use super::{
+    FRAME, HEADER_LIST, SEND_BUFFER, STREAM_WINDOW, Stream, TUNNEL_WINDOW,
+    coalesce::{Coalesce, Flusher, coalesce},
+    pool::Key,
+    status,
+};
+use crate::{
+    capture::enroll::Pod,
+    proxy::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, buffer, dial, failure::Failure, worker::Context},
+};
+
+/// How long the far proxy may take to answer a CONNECT: its own attempt to reach the
+/// application, and the way there and back.
+const ANSWER_TIMEOUT: std::time::Duration = CONNECT_TIMEOUT.saturating_mul(2);
+
+/// Why a CONNECT got no stream.
+enum Refusal {
+    /// The tunnel takes no more streams; another one may.
+    TunnelClosed(h2::Error),
+    Failed(Failure),
+}
+
+/// A stream from `source` to the application of `workload` at `address`.
+pub(in crate::proxy) async fn connect(
+    context: &Context,
+    source: &Arc<Pod>,
+    workload: &Workload,
+    address: SocketAddr,
+) -> Result<Stream, Failure> {
+    let expected = workload.identity.clone().ok_or(Failure::NoIdentity(address))?;
+    let key = Key {
+        source: source.uid.clone(),
+        destination: SocketAddr::new(address.ip(), ports::HBONE),
+        expected,
+        generation: context.shared.certificates.generation(),
+    };
+    // One tunnel may have been told to go away since it was last used, a new one cannot have.
+    for _ in 0..2 {
+        let dial = async || dial_tunnel(context, source, &key).await;
+        let (request, lease) = context.tunnels.acquire(&key, dial).await?;
+        match open(request, address).await {
+            Ok((send, receive)) => return Ok(Stream { send, receive, lease: Some(lease) }),
+            Err(Refusal::Failed(failure)) => return Err(failure),
+            Err(Refusal::TunnelClosed(error)) => {
+                tracing::debug!(destination = %key.destination, %error, "tunnel closed by peer");
+                context.tunnels.retire(&key, &lease).await;
+            }
+        }
+    }
+    Err(Failure::tunnel(key.destination, &"the peer closed two tunnels in a row"))
+}
+
+/// Asks for a stream on a tunnel.
+async fn open(
+    request: SendRequest<Bytes>,
+    address: SocketAddr,
+) -> Result<(h2::SendStream<Bytes>, h2::RecvStream), Refusal> {
+    let mut request = request.ready().await.map_err(Refusal::TunnelClosed)?;
+    let (response, send) =
+        request.send_request(connect_request(address), false).map_err(Refusal::TunnelClosed)?;
+    let response = time::timeout(ANSWER_TIMEOUT, response)
+        .await
+        .map_err(|_| Refusal::Failed(Failure::tunnel(address, &"no answer to CONNECT")))?
+        .map_err(|error| match error.reason() {
+            // Neither was looked at by the peer (RFC 9113, sections 6.8 and 8.7).
+            Some(h2::Reason::REFUSED_STREAM) => Refusal::TunnelClosed(error),
+            _ if error.is_go_away() || error.is_io() => Refusal::TunnelClosed(error),
+            _ => Refusal::Failed(Failure::tunnel(address, &error)),
+        })?;
+    if response.status() == StatusCode::OK {
+        Ok((send, response.into_body()))
+    } else {
+        Err(Refusal::Failed(status::to_failure(&response, address)))
+    }
+}
+
+fn connect_request(address: SocketAddr) -> Request<()> {
+    let authority = Authority::try_from(address.to_string()).expect("an address is an authority");
+    let mut uri = http::uri::Parts::default();
+    uri.authority = Some(authority);
+    let mut request = Request::new(());
+    *request.method_mut() = Method::CONNECT;
+    *request.version_mut() = Version::HTTP_2;
+    *request.uri_mut() = Uri::from_parts(uri).expect("an authority alone is a URI");
+    request
+}
+
+/// A new tunnel: TCP from the pod's namespace, TLS as the pod's account, HTTP/2.
+async fn dial_tunnel(
+    context: &Context,
+    source: &Arc<Pod>,
+    key: &Key,
+) -> Result<SendRequest<Bytes>, Failure> {
+    let shared = &context.shared;
+    let config = shared
+        .certificates
+        .client_config(&source.identity, &key.expected)
+        .ok_or_else(|| Failure::NoCertificate(source.identity.clone()))?;
+    let tcp = dial::connect(&shared.sockets, source, key.destination, 0)
+        .await
+        .map_err(|error| Failure::hbone_connect(key.destination, &error))?;
+    let failed = |error: &dyn std::fmt::Display| Failure::tunnel(key.destination, error);
+    dial::keep_alive(&tcp).map_err(|error| failed(&error))?;
+
+    let handshake = async {
+        let name = ServerName::IpAddress(key.destination.ip().into());
+        let tcp = BufReader::with_capacity(buffer::BLOCK, tcp);
+        let tls = TlsConnector::from(config).connect(name, tcp).await.map_err(|e| failed(&e))?;
+        let (io, flusher) = coalesce(tls);
+        let (request, connection) = h2::client::Builder::new()
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(TUNNEL_WINDOW)
+            .max_frame_size(FRAME)
+            .max_header_list_size(HEADER_LIST)
+            .max_send_buffer_size(SEND_BUFFER)
+            .enable_push(false)
+            .handshake(io)
+            .await
+            .map_err(|error| failed(&error))?;
+        tokio::spawn(drive(connection, flusher, key.destination));
+        Ok(request)
+    };
+    time::timeout(HANDSHAKE_TIMEOUT, handshake)
+        .await
+        .map_err(|_| failed(&"no TLS and HTTP/2 handshake within 10 s"))?
+}
+
+/// Runs a tunnel until its last stream and its last [`SendRequest`] are gone.
+async fn drive<T>(
+    mut connection: Connection<Coalesce<T>, Bytes>,
+    flusher: Flusher<T>,
+    destination: SocketAddr,
+) where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let ended = poll_fn(|cx| {
+        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+            return Poll::Ready(ended.map_err(|error| error.to_string()));
+        }
+        ready!(flusher.poll_flush(cx)).map_err(|error| error.to_string())?;
+        Poll::Pending
+    });
+    if let Err(error) = ended.await {
+        tracing::debug!(%destination, %error, "tunnel ended");
+    }
+}

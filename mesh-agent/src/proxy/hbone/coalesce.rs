@@ -1,0 +1,98 @@
+//! One write for everything that a turn of the tunnel has to say.
+//!
+//! The `h2` crate writes and flushes each larger DATA frame by itself; over TLS that is a record
+//! and a system call a frame, which is what costs with many small streams. [`Coalesce`] keeps what
+//! is written until the tunnel's [`Driver`] has run all of its turn, and writes it then.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// How much is kept at most: four full TLS records.
+const KEEP: usize = 64 * 1024;
+
+/// A connection that keeps writes until its [`Flusher`] is asked.
+pub(super) struct Coalesce<T>(Arc<Mutex<Inner<T>>>);
+
+/// Writes what a [`Coalesce`] keeps.
+pub(super) struct Flusher<T>(Arc<Mutex<Inner<T>>>);
+
+struct Inner<T> {
+    io: T,
+    kept: BytesMut,
+}
+
+/// Wraps a connection; both halves live in one task, so the lock is never waited for.
+pub(super) fn coalesce<T>(io: T) -> (Coalesce<T>, Flusher<T>) {
+    let inner = Arc::new(Mutex::new(Inner { io, kept: BytesMut::new() }));
+    (Coalesce(inner.clone()), Flusher(inner))
+}
+
+fn lock<T>(inner: &Mutex<Inner<T>>) -> MutexGuard<'_, Inner<T>> {
+    inner.lock().expect("no holder of this lock panics")
+}
+
+impl<T: AsyncWrite + Unpin> Inner<T> {
+    fn poll_write_kept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.kept.has_remaining() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.kept))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.kept.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Flusher<T> {
+    /// Writes everything kept; pending where the peer takes no more now.
+    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = lock(&self.0);
+        ready!(inner.poll_write_kept(cx))?;
+        Pin::new(&mut inner.io).poll_flush(cx)
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Coalesce<T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut lock(&self.0).io).poll_read(cx, buffer)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Coalesce<T> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut inner = lock(&self.0);
+        if inner.kept.len() >= KEEP {
+            ready!(inner.poll_write_kept(cx))?;
+        }
+        let taken = data.len().min(KEEP - inner.kept.len());
+        inner.kept.extend_from_slice(&data[..taken]);
+        Poll::Ready(Ok(taken))
+    }
+
+    /// Keeps: the driver flushes when the turn is over.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = lock(&self.0);
+        ready!(inner.poll_write_kept(cx))?;
+        Pin::new(&mut inner.io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,236 @@
+//! The called side of HBONE: who is there, may they, and on to the application.
+
+use std::{
+    future::poll_fn,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    task::{Poll, ready},
+};
+
+use bytes::Bytes;
+use h2::{
+    RecvStream,
+    server::{Connection, SendResponse},
+};
+use http::{Method, Request, Response};
+use mesh_common::{identity::SpiffeId, matching::authorization, ports};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, BufReader},
+    net::TcpStream,
+    time,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use super::{
+    FRAME, HEADER_LIST, SEND_BUFFER, STREAM_WINDOW, STREAMS_A_TUNNEL, Stream, TUNNEL_WINDOW,
+    coalesce::{Coalesce, Flusher, coalesce},
+    status,
+};
+use crate::{
+    identity::peer_identity,
+    observe::flow::{Reporter, Security},
+    proxy::{
+        HANDSHAKE_TIMEOUT, buffer, deliver, dial, failure::Failure, pod::ServedPod, record::Record,
+        relay, worker::Context,
+    },
+};
+
+/// Who is at the other end of a tunnel.
+#[derive(Clone)]
+struct Caller {
+    identity: SpiffeId,
+    address: SocketAddr,
+}
+
+type Tls = TlsStream<BufReader<TcpStream>>;
+type Tunnel<T> = (Connection<Coalesce<T>, Bytes>, Flusher<T>);
+
+/// Serves one tunnel to its end.
+pub(in crate::proxy) async fn serve(
+    context: Arc<Context>,
+    pod: Arc<ServedPod>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
+    let (tunnel, caller) =
+        match time::timeout(HANDSHAKE_TIMEOUT, handshake(&context, &pod, stream, peer)).await {
+            Ok(Ok(accepted)) => accepted,
+            Ok(Err(failure)) => return refuse(&context, &pod, peer, failure),
+            Err(_) => return refuse(&context, &pod, peer, Failure::handshake(&"timed out")),
+        };
+    if let Err(error) = run(&context, &pod, tunnel, &caller).await {
+        tracing::debug!(pod = %pod.pod.name, caller = %caller.identity, %error, "tunnel ended");
+    }
+}
+
+async fn handshake(
+    context: &Context,
+    pod: &ServedPod,
+    stream: TcpStream,
+    address: SocketAddr,
+) -> Result<(Tunnel<Tls>, Caller), Failure> {
+    let identity = &pod.pod.identity;
+    let config = context
+        .shared
+        .certificates
+        .server_config(identity)
+        .ok_or_else(|| Failure::NoCertificate(identity.clone()))?;
+    dial::keep_alive(&stream).map_err(|error| Failure::handshake(&error))?;
+    let stream = BufReader::with_capacity(buffer::BLOCK, stream);
+    let tls = TlsAcceptor::from(config).accept(stream).await.map_err(|e| Failure::handshake(&e))?;
+    let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+    let identity = peer_identity(chain).map_err(|error| Failure::handshake(&error))?;
+
+    let (io, flusher) = coalesce(tls);
+    let connection = h2::server::Builder::new()
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(TUNNEL_WINDOW)
+        .max_concurrent_streams(2 * STREAMS_A_TUNNEL)
+        .max_frame_size(FRAME)
+        .max_header_list_size(HEADER_LIST)
+        .max_send_buffer_size(SEND_BUFFER)
+        .handshake(io);
+    let mut connection = std::pin::pin!(connection);
+    let connection = poll_fn(|cx| {
+        let ready = connection.as_mut().poll(cx);
+        // The server's SETTINGS have to leave before the client's preface is there.
+        match flusher.poll_flush(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(Failure::handshake(&error))),
+            _ => ready.map_err(|error| Failure::handshake(&error)),
+        }
+    })
+    .await?;
+    Ok(((connection, flusher), Caller { identity, address }))
+}
+
+/// A tunnel that was refused before any stream: one flow, and one log line a caller and reason.
+fn refuse(context: &Context, pod: &ServedPod, peer: SocketAddr, failure: Failure) {
+    let mut record = Record::start(&context.shared, Reporter::Destination);
+    record.source_address(&context.shared, peer);
+    record.security(Security::Plaintext);
+    record.destination_pod(&pod.pod, SocketAddr::new(own_address(pod, peer.ip()), ports::HBONE));
+    context.shared.refusals.warn(peer.ip(), &pod.pod, &failure);
+    record.fail(failure);
+}
+
+/// The pod's address of the caller's family.
+fn own_address(pod: &ServedPod, like: IpAddr) -> IpAddr {
+    let addresses = &pod.pod.addresses;
+    addresses.iter().copied().find(|own| own.is_ipv4() == like.is_ipv4()).unwrap_or(like)
+}
+
+/// Accepts streams until the peer closes the tunnel, or the pod stops and its streams end.
+async fn run<T>(
+    context: &Arc<Context>,
+    pod: &Arc<ServedPod>,
+    (mut connection, flusher): Tunnel<T>,
+    caller: &Caller,
+) -> Result<(), h2::Error>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut stopped = std::pin::pin!(pod.stopped());
+    let mut stopping = false;
+    loop {
+        let accepted = poll_fn(|cx| {
+            if !stopping && stopped.as_mut().poll(cx).is_ready() {
+                stopping = true;
+                connection.graceful_shutdown();
+            }
+            if let Poll::Ready(accepted) = connection.poll_accept(cx) {
+                return Poll::Ready(accepted);
+            }
+            match ready!(flusher.poll_flush(cx)) {
+                Ok(()) => Poll::Pending,
+                // The connection itself meets the same error and knows what to end.
+                Err(error) => Poll::Ready(Some(Err(h2::Error::from(io_reason(&error))))),
+            }
+        })
+        .await;
+        match accepted {
+            Some(Ok((request, respond))) => {
+                let (context, pod, caller) = (context.clone(), pod.clone(), caller.clone());
+                tokio::spawn(serve_stream(context, pod, caller, request, respond));
+            }
+            Some(Err(error)) => return Err(error),
+            None => return Ok(()),
+        }
+    }
+}
+
+fn io_reason(error: &std::io::Error) -> h2::Reason {
+    tracing::debug!(%error, "cannot write to a tunnel");
+    h2::Reason::CONNECT_ERROR
+}
+
+/// One CONNECT.
+async fn serve_stream(
+    context: Arc<Context>,
+    pod: Arc<ServedPod>,
+    caller: Caller,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let _guard = pod.enter();
+    let mut record = Record::start(&context.shared, Reporter::Destination);
+    record.source_identity(&context.shared, caller.identity.clone(), caller.address);
+    record.security(Security::Mtls);
+    record.destination_pod(&pod.pod, caller.address);
+
+    match connect(&context, &pod, &caller, &request, &mut record).await {
+        Ok(application) => {
+            let Ok(send) = respond.send_response(Response::new(()), false) else {
+                return record.fail(Failure::handshake(&"the caller gave up"));
+            };
+            let stream = Stream { send, receive: request.into_body(), lease: None };
+            record.carried();
+            record.end(relay::tunnel::relay(application, stream).await.swapped());
+        }
+        Err(failure) => {
+            if matches!(failure, Failure::NotOurs(_) | Failure::NotConnect(_)) {
+                context.shared.refusals.warn(caller.identity.to_string(), &pod.pod, &failure);
+            }
+            // A caller that is gone needs no answer.
+            let _ = respond.send_response(status::to_response(&failure), true);
+            record.fail(failure);
+        }
+    }
+}
+
+async fn connect(
+    context: &Context,
+    pod: &ServedPod,
+    caller: &Caller,
+    request: &Request<RecvStream>,
+    record: &mut Record,
+) -> Result<TcpStream, Failure> {
+    let shared = &context.shared;
+    let to = destination(pod, request)?;
+    record.destination_pod(&pod.pod, to);
+    let workload = shared.snapshot.workload_at(to.ip()).ok_or(Failure::NotOurs(to))?;
+    let question = authorization::Request { source: Some(&caller.identity), port: to.port() };
+    let verdict = shared.snapshot.authorize(&workload, question);
+    if !verdict.is_allowed() {
+        return Err(Failure::Denied(verdict.to_string()));
+    }
+    deliver::connect(&shared.sockets, &pod.pod, to, caller.address.ip())
+        .await
+        .map_err(|error| Failure::connect(to, &error))
+}
+
+/// Where a CONNECT wants to go: an address of this pod, and no port of ours.
+fn destination(pod: &ServedPod, request: &Request<RecvStream>) -> Result<SocketAddr, Failure> {
+    if request.method() != Method::CONNECT {
+        return Err(Failure::NotConnect(request.method().clone()));
+    }
+    let authority = request.uri().authority().map(http::uri::Authority::as_str);
+    let to: SocketAddr = authority
+        .unwrap_or_default()
+        .parse()
+        .map_err(|_| Failure::BadAuthority(authority.unwrap_or_default().to_owned()))?;
+    let is_reserved = [ports::OUTBOUND, ports::INBOUND, ports::HBONE].contains(&to.port());
+    if is_reserved || !pod.pod.addresses.contains(&to.ip()) {
+        return Err(Failure::NotOurs(to));
+    }
+    Ok(to)
+}

@@ -1,0 +1,97 @@
+//! How a refused CONNECT says why: a status code and `Proxy-Status` (RFC 9209).
+
+use std::net::SocketAddr;
+
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+
+use crate::proxy::failure::Failure;
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+/// Why a caller is told no more than this: a header is not a log.
+const DETAIL_BYTES: usize = 512;
+
+/// The answer to a CONNECT that failed so.
+pub(super) fn to_response(failure: &Failure) -> Response<()> {
+    let (status, error) = match failure {
+        Failure::Denied(_) => (StatusCode::FORBIDDEN, "http_request_denied"),
+        Failure::NotOurs(_) => (StatusCode::BAD_REQUEST, "destination_not_found"),
+        Failure::BadAuthority(_) => (StatusCode::BAD_REQUEST, "http_request_error"),
+        Failure::NotConnect(_) => (StatusCode::METHOD_NOT_ALLOWED, "http_request_error"),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "destination_unavailable"),
+    };
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    let value = format!("nodemesh; error={error}; details=\"{}\"", quote(&failure.to_string()));
+    if let Ok(value) = HeaderValue::try_from(value) {
+        response.headers_mut().insert(PROXY_STATUS, value);
+    }
+    response
+}
+
+/// What the far proxy's answer means for the connection to `address`.
+pub(super) fn to_failure<B>(response: &Response<B>, address: SocketAddr) -> Failure {
+    let status = response.headers().get(PROXY_STATUS).and_then(|value| value.to_str().ok());
+    let details = status.and_then(details).unwrap_or_else(|| {
+        format!("the proxy of {address} answered CONNECT with {}", response.status())
+    });
+    match response.status() {
+        // ztunnel 1.27 and later says 401 where a policy refuses.
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::Denied(details),
+        StatusCode::SERVICE_UNAVAILABLE => Failure::Upstream(details),
+        _ => Failure::Rejected(details),
+    }
+}
+
+/// The characters that a quoted string of RFC 9651 may hold, escaped.
+fn quote(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len());
+    for character in text.chars().take(DETAIL_BYTES) {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            ' '..='~' => quoted.push(character),
+            _ => quoted.push('?'),
+        }
+    }
+    quoted
+}
+
+/// The `details` parameter of a Proxy-Status field.
+fn details(field: &str) -> Option<String> {
+    let (_, rest) = field.split_once("details=\"")?;
+    let mut text = String::new();
+    let mut characters = rest.chars();
+    loop {
+        match characters.next()? {
+            '"' => return Some(text),
+            '\\' => text.push(characters.next()?),
+            character => text.push(character),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_denial_arrives_with_its_reason() {
+        let address = "10.0.0.1:80".parse().expect("a literal");
+        let failure = Failure::Denied("denied by \"x\\y\"".into());
+        let response = to_response(&failure);
+        assert_eq!(response.status(), StatusCode::FORBIDDEN);
+        let Failure::Denied(reason) = to_failure(&response, address) else { panic!("not denied") };
+        assert_eq!(reason, failure.to_string());
+    }
+
+    #[test]
+    fn an_answer_without_details_names_the_status() {
+        let address = "10.0.0.1:80".parse().expect("a literal");
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::UNAUTHORIZED;
+        response
+            .headers_mut()
+            .insert(PROXY_STATUS, HeaderValue::from_static("x; details=\"unterminated"));
+        let failure = to_failure(&response, address).to_string();
+        assert!(failure.contains("401"), "{failure}");
+    }
+}

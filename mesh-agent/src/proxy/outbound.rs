@@ -1,0 +1,141 @@
+//! Connections that a captured pod opens.
+//!
+//! The listener that a connection arrives on is in the pod's own network namespace: that alone
+//! says who calls. The kernel published where it was going.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use mesh_common::{bpf::ConnectionKey, matching::authorization::Request, model::Workload};
+use tokio::net::TcpStream;
+
+use super::{
+    dial,
+    failure::Failure,
+    hbone,
+    pod::ServedPod,
+    record::Record,
+    relay,
+    route::{self, Upstream, Via},
+    worker::Context,
+};
+use crate::observe::flow::{Reporter, Security};
+
+/// An upstream that answered.
+enum Connected {
+    Tcp(TcpStream),
+    Tunnel(hbone::Stream),
+}
+
+/// Carries one captured connection to its end.
+pub(super) async fn serve(
+    context: Arc<Context>,
+    pod: Arc<ServedPod>,
+    client: TcpStream,
+    peer: SocketAddr,
+) {
+    let _guard = pod.enter();
+    let mut record = Record::start(&context.shared, Reporter::Source);
+    record.source_pod(&pod.pod, peer);
+    let Some(destination) = original_destination(&context, &pod, &client, peer) else {
+        context.shared.observer.unknown_origin();
+        relay::reset(client);
+        return;
+    };
+    record.destination_address(destination);
+
+    let connected = match connect(&context, &pod, destination, &mut record).await {
+        Ok(connected) => connected,
+        Err(failure) => {
+            relay::reset(client);
+            return record.fail(failure);
+        }
+    };
+    record.carried();
+    record.end(match connected {
+        Connected::Tcp(upstream) => relay::tcp::relay(client, upstream).await,
+        Connected::Tunnel(stream) => relay::tunnel::relay(client, stream).await,
+    });
+}
+
+/// Where the application was going; `None` where the kernel published nothing, which is what a
+/// connection made straight to the listener looks like.
+fn original_destination(
+    context: &Context,
+    pod: &ServedPod,
+    client: &TcpStream,
+    peer: SocketAddr,
+) -> Option<SocketAddr> {
+    let local = client.local_addr().ok()?;
+    let key = ConnectionKey::new(pod.pod.netns.cookie(), peer, local);
+    match context.shared.sockets.take_original_destination(&key) {
+        Ok(destination) => destination,
+        Err(error) => {
+            tracing::warn!(pod = %pod.pod.name, %error, "cannot read an original destination");
+            None
+        }
+    }
+}
+
+async fn connect(
+    context: &Context,
+    pod: &ServedPod,
+    destination: SocketAddr,
+    record: &mut Record,
+) -> Result<Connected, Failure> {
+    let route = route::choose(&context.shared, destination);
+    let mut failure = Failure::NoEndpoint;
+    if let Some(service) = route.service {
+        record.service(service);
+    }
+    for upstream in &route.upstreams {
+        record.upstream(upstream);
+        match try_upstream(context, pod, upstream, record).await {
+            Ok(connected) => return Ok(connected),
+            Err(failed) if failed.is_retriable() => failure = failed,
+            Err(failed) => return Err(failed),
+        }
+    }
+    Err(failure)
+}
+
+async fn try_upstream(
+    context: &Context,
+    pod: &ServedPod,
+    upstream: &Upstream,
+    record: &mut Record,
+) -> Result<Connected, Failure> {
+    let sockets = &context.shared.sockets;
+    let address = upstream.address;
+    match (&upstream.via, &upstream.workload) {
+        (Via::SameNode(callee), Some(workload)) => {
+            record.security(Security::Local);
+            judge(context, pod, workload, address.port())?;
+            let admit = callee.pod.netns.cookie();
+            let connected = dial::connect(sockets, &pod.pod, address, admit).await;
+            connected.map(Connected::Tcp).map_err(|error| Failure::connect(address, &error))
+        }
+        (Via::Tunnel, Some(workload)) => {
+            record.security(Security::Mtls);
+            hbone::client::connect(context, &pod.pod, workload, address)
+                .await
+                .map(Connected::Tunnel)
+        }
+        _ => {
+            record.security(Security::Plaintext);
+            let connected = dial::connect(sockets, &pod.pod, address, 0).await;
+            connected.map(Connected::Tcp).map_err(|error| Failure::connect(address, &error))
+        }
+    }
+}
+
+/// On the same node this proxy decides for the callee too.
+fn judge(
+    context: &Context,
+    caller: &ServedPod,
+    callee: &Workload,
+    port: u16,
+) -> Result<(), Failure> {
+    let request = Request { source: Some(&caller.pod.identity), port };
+    let verdict = context.shared.snapshot.authorize(callee, request);
+    if verdict.is_allowed() { Ok(()) } else { Err(Failure::Denied(verdict.to_string())) }
+}

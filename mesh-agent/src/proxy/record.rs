@@ -1,0 +1,143 @@
+//! What is known of a connection so far, until it ends and becomes a flow.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use mesh_common::{identity::SpiffeId, model::NamespacedName};
+
+use super::{Shared, failure::Failure, relay::Transferred, route::Upstream};
+use crate::{
+    capture::enroll::Pod,
+    observe::{
+        Observer,
+        flow::{Edge, Flow, Peer, Reporter, Security, Verdict},
+    },
+};
+
+/// A connection that has not ended.
+pub(super) struct Record {
+    observer: Arc<Observer>,
+    node: Arc<str>,
+    started: Instant,
+    reporter: Reporter,
+    source: Peer,
+    destination: Peer,
+    service: Option<NamespacedName>,
+    security: Security,
+}
+
+impl Record {
+    pub(super) fn start(shared: &Shared, reporter: Reporter) -> Self {
+        Self {
+            observer: shared.observer.clone(),
+            node: shared.node.clone(),
+            started: Instant::now(),
+            reporter,
+            source: Peer::default(),
+            destination: Peer::default(),
+            service: None,
+            security: Security::Plaintext,
+        }
+    }
+
+    /// The caller is a pod of this node.
+    pub(super) fn source_pod(&mut self, pod: &Pod, address: SocketAddr) {
+        self.source = of_pod(pod, address);
+    }
+
+    /// The caller proved who it is.
+    pub(super) fn source_identity(
+        &mut self,
+        shared: &Shared,
+        identity: SpiffeId,
+        address: SocketAddr,
+    ) {
+        self.source_address(shared, address);
+        self.source.identity = Some(identity);
+    }
+
+    /// Nothing but the caller's address is known, which proves nothing: the pod is a hint.
+    pub(super) fn source_address(&mut self, shared: &Shared, address: SocketAddr) {
+        let pod = shared.snapshot.workload_at(address.ip()).map(|workload| workload.name.clone());
+        self.source = Peer { identity: None, pod, address: Some(address) };
+    }
+
+    /// Where the application asked to go.
+    pub(super) fn destination_address(&mut self, address: SocketAddr) {
+        self.destination.address = Some(address);
+    }
+
+    /// The called pod is one of this node.
+    pub(super) fn destination_pod(&mut self, pod: &Pod, address: SocketAddr) {
+        self.destination = of_pod(pod, address);
+    }
+
+    pub(super) fn service(&mut self, service: NamespacedName) {
+        self.service = Some(service);
+    }
+
+    /// Which place is tried now.
+    pub(super) fn upstream(&mut self, upstream: &Upstream) {
+        let workload = upstream.workload.as_ref();
+        self.destination = Peer {
+            identity: workload.and_then(|workload| workload.identity.clone()),
+            pod: workload.map(|workload| workload.name.clone()),
+            address: Some(upstream.address),
+        };
+    }
+
+    pub(super) fn security(&mut self, security: Security) {
+        self.security = security;
+    }
+
+    /// Both sides are connected: the connection is carried from now on.
+    pub(super) fn carried(&self) {
+        self.observer.opened(Edge {
+            reporter: self.reporter,
+            source: &self.source,
+            destination: &self.destination,
+            service: self.service.as_ref(),
+            security: self.security,
+        });
+    }
+
+    /// The connection was carried and has ended.
+    pub(super) fn end(self, moved: Transferred) {
+        let Transferred { from_client, to_client, broken } = moved;
+        self.finish(Verdict::Forwarded, broken.unwrap_or_default(), from_client, to_client);
+    }
+
+    /// The connection was refused or failed.
+    pub(super) fn fail(self, failure: Failure) {
+        let verdict = if failure.is_denial() { Verdict::Denied } else { Verdict::Error };
+        self.finish(verdict, failure.to_string(), 0, 0);
+    }
+
+    fn finish(self, verdict: Verdict, reason: String, bytes_sent: u64, bytes_received: u64) {
+        self.observer.record(Flow {
+            time: SystemTime::now(),
+            node: self.node,
+            reporter: self.reporter,
+            source: self.source,
+            destination: self.destination,
+            service: self.service,
+            verdict,
+            reason,
+            security: self.security,
+            duration: self.started.elapsed(),
+            bytes_sent,
+            bytes_received,
+        });
+    }
+}
+
+fn of_pod(pod: &Pod, address: SocketAddr) -> Peer {
+    Peer {
+        identity: Some(pod.identity.clone()),
+        pod: Some(pod.name.clone()),
+        address: Some(address),
+    }
+}

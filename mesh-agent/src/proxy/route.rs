@@ -1,0 +1,69 @@
+//! Where a captured connection goes: from the address that the application asked for to a list
+//! of places to try.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use mesh_common::model::{NamespacedName, Workload};
+
+use super::{Shared, pod::ServedPod};
+
+/// Where a connection may go.
+pub(super) struct Route {
+    /// The Service that was called, where one was.
+    pub(super) service: Option<NamespacedName>,
+    /// The places to try, in order, the second only where connecting to the first failed.
+    pub(super) upstreams: Vec<Upstream>,
+}
+
+/// One place to try.
+pub(super) struct Upstream {
+    /// The application's own address and port.
+    pub(super) address: SocketAddr,
+    /// The workload there, where the mesh knows one.
+    pub(super) workload: Option<Arc<Workload>>,
+    /// How to get there.
+    pub(super) via: Via,
+}
+
+/// How to get to an upstream.
+pub(super) enum Via {
+    /// As the application would: it is not in the mesh.
+    Passthrough,
+    /// Over the CNI's own path to a captured pod of this node.
+    SameNode(Arc<ServedPod>),
+    /// Through a tunnel to a captured pod of another node.
+    Tunnel,
+}
+
+/// How many upstreams are tried (design: retry once and only where connecting failed).
+const TRIES: usize = 2;
+
+/// The way to `destination`.
+pub(super) fn choose(shared: &Shared, destination: SocketAddr) -> Route {
+    if let Some(service) = shared.snapshot.service_at(destination.ip()) {
+        let mut endpoints = shared.snapshot.endpoints(&service.name, destination.port());
+        fastrand::shuffle(&mut endpoints);
+        let upstreams = endpoints
+            .into_iter()
+            .filter_map(|(workload, port)| {
+                let ip = workload.address_like(destination.ip())?;
+                Some(upstream(shared, SocketAddr::new(ip, port), Some(workload)))
+            })
+            .take(TRIES)
+            .collect();
+        return Route { service: Some(service.name.clone()), upstreams };
+    }
+    let workload = shared.snapshot.workload_at(destination.ip());
+    Route { service: None, upstreams: vec![upstream(shared, destination, workload)] }
+}
+
+fn upstream(shared: &Shared, address: SocketAddr, workload: Option<Arc<Workload>>) -> Upstream {
+    let via = match &workload {
+        Some(workload) if workload.node.as_ref() == Some(&shared.node) => {
+            shared.pod_at(address.ip()).map_or(Via::Passthrough, Via::SameNode)
+        }
+        Some(workload) if workload.captured => Via::Tunnel,
+        _ => Via::Passthrough,
+    };
+    Upstream { address, workload, via }
+}
