@@ -7,6 +7,7 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod demo;
 mod ebpf;
 mod preflight;
@@ -43,6 +44,12 @@ enum Command {
         #[arg(long, hide = true)]
         supervised: bool,
     },
+    /// Measures nodemesh beside no mesh and beside a bare relay pair.
+    Bench {
+        /// The benchmark itself; without it, a build with optimisation that then runs it.
+        #[arg(long, hide = true)]
+        supervised: bool,
+    },
     /// Runs all tests, or those whose names contain one of the filters.
     Test {
         /// Parts of test names.
@@ -71,6 +78,8 @@ fn run(command: Command) -> Result<ExitCode> {
             setup::build()?;
             return supervise::demo(keep);
         }
+        Command::Bench { supervised: true } => bench::run()?,
+        Command::Bench { .. } => return bench::launch(),
         Command::Test { filters } => {
             setup::run()?;
             setup::build()?;

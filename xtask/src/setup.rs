@@ -15,7 +15,8 @@ use crate::{
 };
 
 /// A file that has to be there, and the Debian package that brings it.
-struct Requirement {
+#[derive(Clone, Copy)]
+pub struct Requirement {
     /// A program on PATH, or an absolute path.
     file: &'static str,
     package: &'static str,
@@ -56,16 +57,24 @@ const PROGRAMS: [Requirement; 8] = [
     need("bpftool", "bpftool"),
 ];
 
+/// What the benchmark measures with.
+pub const BENCH_PROGRAMS: [Requirement; 2] = [need("iperf3", "iperf3"), need("wrk", "wrk")];
+
 /// Servers whose packages would start them at boot.
 const SERVICES: [&str; 2] = ["nginx", "redis-server"];
 
 /// Where Debian looks whether a package may start its service (policy-rc.d of invoke-rc.d).
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-/// Makes the machine ready for every other command.
+/// Makes the machine ready for every other command but the benchmark.
 pub fn run() -> Result<()> {
+    run_with(&[])
+}
+
+/// Makes the machine ready for a command that needs more programs than the others.
+pub fn run_with(more: &[Requirement]) -> Result<()> {
     preflight::check()?;
-    install_packages()?;
+    install_packages(more)?;
     install_tool(
         "bpf-linker",
         "links the kernel programs",
@@ -76,12 +85,17 @@ pub fn run() -> Result<()> {
 
 /// Builds the kernel programs, then everything else.
 pub fn build() -> Result<()> {
-    let mut kernel = Command::new(env::current_exe()?);
-    kernel.arg("ebpf");
-    step::run("building the kernel programs", kernel)?;
+    build_kernel_programs()?;
     let mut workspace = cargo();
     workspace.args(["build", "--workspace", "--bins"]);
     step::run("building the workspace", workspace)
+}
+
+/// Builds the kernel programs, which the agent embeds.
+pub fn build_kernel_programs() -> Result<()> {
+    let mut kernel = Command::new(env::current_exe()?);
+    kernel.arg("ebpf");
+    step::run("building the kernel programs", kernel)
 }
 
 /// The cargo that runs this, in the repository.
@@ -97,7 +111,7 @@ pub fn tools() -> PathBuf {
 }
 
 /// The packages that are missing, by what they are for.
-fn missing_packages() -> Vec<(&'static str, Vec<&'static str>)> {
+fn missing_packages(more: &[Requirement]) -> Vec<(&'static str, Vec<&'static str>)> {
     let mut groups = vec![("compiling", absent(&COMPILER))];
     if ebpf::toolchain().is_err() {
         groups.push(("compiling kernel programs", absent(&BPF_COMPILER)));
@@ -106,6 +120,7 @@ fn missing_packages() -> Vec<(&'static str, Vec<&'static str>)> {
         groups.push(("building bpf-linker", absent(&LINKER)));
     }
     groups.push(("the pods of demo and tests, and looking at them", absent(&PROGRAMS)));
+    groups.push(("the benchmark", absent(more)));
     groups.retain(|(_, packages)| !packages.is_empty());
     groups
 }
@@ -114,8 +129,8 @@ fn absent(requirements: &[Requirement]) -> Vec<&'static str> {
     requirements.iter().filter(|need| !exists(need.file)).map(|need| need.package).collect()
 }
 
-fn install_packages() -> Result<()> {
-    let groups = missing_packages();
+fn install_packages(more: &[Requirement]) -> Result<()> {
+    let groups = missing_packages(more);
     if groups.is_empty() {
         return Ok(());
     }

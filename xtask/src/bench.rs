@@ -1,0 +1,68 @@
+//! `cargo xtask bench`: no mesh, a bare relay pair and nodemesh, side by side.
+//!
+//! One run, the cases interleaved, three rounds, medians. Between runs figures move by a third on
+//! a shared machine; within a run ratios hold. CPU time is what the kernel accounts to the
+//! processes, so it does not depend on what else the machine does as much as the clock does.
+
+use std::{
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context, Result, ensure};
+use mesh_harness::binaries;
+
+use crate::{
+    ebpf::repository,
+    setup::{self, cargo},
+    step,
+};
+
+mod case;
+mod cpu;
+mod measure;
+mod table;
+
+use case::{Case, Stage};
+use measure::Measurement;
+
+/// How often each case is measured.
+const ROUNDS: usize = 3;
+
+/// Builds everything with optimisation and runs the benchmark with those binaries.
+pub fn launch() -> Result<ExitCode> {
+    setup::run_with(&setup::BENCH_PROGRAMS)?;
+    setup::build_kernel_programs()?;
+    let mut build = cargo();
+    build.args(["build", "--release", "--workspace", "--bins"]);
+    step::run("building the workspace with optimisation", build)?;
+    let optimised: PathBuf = repository().join("target/release/xtask");
+    let status = Command::new(&optimised)
+        .args(["bench", "--supervised"])
+        .status()
+        .with_context(|| format!("starting {}", optimised.display()))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Measures, and prints the table.
+pub fn run() -> Result<()> {
+    ensure!(!cfg!(debug_assertions), "start this with `cargo xtask bench`, which optimises");
+    let peer = binaries::find("mesh-bench")?;
+    println!("Laying out the mesh, servers and relays.");
+    let stage = Stage::set_up(&peer)?;
+    let idle = stage.agent_memory()?;
+
+    let mut measured = Case::ALL.map(|case| (case, Vec::new()));
+    for round in 1..=ROUNDS {
+        for (case, rounds) in &mut measured {
+            println!("Round {round} of {ROUNDS}: {case}");
+            rounds.push(Measurement::take(&stage, *case, &peer)?);
+        }
+    }
+    println!("Holding 1,000 connections through the mesh.");
+    let held = stage.agent_memory_with_connections(&peer)?;
+
+    println!("\n{}", table::render(&measured));
+    println!("agent RSS: idle {idle:.1} MiB, with 1,000 connections {held:.1} MiB (bar: 30)");
+    Ok(())
+}
