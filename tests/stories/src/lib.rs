@@ -1,1 +1,23 @@
-//! Placeholder.
+//! What stories have in common: the shop that most of them are about, and a stranger at the door.
+
+#![forbid(unsafe_code)]
+
+use mesh_harness::{Mesh, MeshBuilder};
+
+pub mod certificates;
+pub mod stranger;
+
+/// The virtual address of the Service shop/web, in front of the pod shop/web on node-2.
+pub const WEB: &str = "10.96.0.80";
+
+/// A meshed namespace with a frontend and a batch job on node-1 and a web server on node-2, and
+/// a namespace outside the mesh with a client on node-1.
+pub fn shop(story: &str) -> MeshBuilder {
+    Mesh::two_nodes(story)
+        .meshed("shop")
+        .pod("node-1", "shop/frontend")
+        .pod("node-1", "shop/batch")
+        .pod("node-2", "shop/web")
+        .pod("node-1", "legacy/client")
+        .service("shop/web", WEB, 80, 8080)
+}

@@ -1,0 +1,82 @@
+//! A hook that somebody takes away is noticed, said and put back.
+
+use std::{os::unix::fs::MetadataExt, process::Command, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use mesh_harness::{Mesh, cgroup, process, wait};
+use mesh_stories::{WEB, shop};
+use serde_json::Value;
+
+/// The promise: a hook removed by hand is noticed within this time.
+const NOTICED: Duration = Duration::from_secs(5);
+
+fn bpftool(arguments: &[&str]) -> Result<Value> {
+    let mut command = Command::new("bpftool");
+    let output = process::run(command.arg("--json").args(arguments), process::PATIENCE)?;
+    Ok(serde_json::from_str(&output.success()?)?)
+}
+
+/// The ids of links whose `field` is `value`.
+fn links(field: &str, value: u64) -> Result<Vec<u64>> {
+    let links = bpftool(&["link", "show"])?;
+    let links = links.as_array().context("a list of links")?;
+    let ours = links.iter().filter(|link| link[field] == value);
+    Ok(ours.filter_map(|link| link["id"].as_u64()).collect())
+}
+
+fn detach(link: u64) -> Result<()> {
+    let mut command = Command::new("bpftool");
+    command.args(["link", "detach", "id", &link.to_string()]);
+    process::run(&mut command, process::PATIENCE)?.success().map(drop)
+}
+
+/// Detaches one link and expects status to exit with 1 while it is gone, and the repair.
+fn is_noticed_and_repaired(mesh: &Mesh, node: &str, link: u64) -> Result<()> {
+    let repairs = |status: &Value| -> u64 {
+        let hooks = status["hooks"].as_array().into_iter().flatten();
+        hooks.filter_map(|hook| hook["repairs"].as_u64()).sum()
+    };
+    let (before, code) = mesh.status(node)?;
+    ensure!(code == 0, "status exits with {code} before: {before}");
+    detach(link)?;
+    let noticed = wait::until("status to exit with 1", NOTICED, || {
+        let (status, code) = mesh.status(node)?;
+        Ok((code == 1).then_some(status))
+    })?;
+    assert!(!noticed["problems"].as_array().is_none_or(Vec::is_empty), "{noticed}");
+    let after = wait::until("status to exit with 0 again", 2 * NOTICED, || {
+        let (status, code) = mesh.status(node)?;
+        Ok((code == 0).then_some(status))
+    })?;
+    assert!(repairs(&after) > repairs(&before), "{after}");
+    assert!(!mesh.agent(node).lines_with(&["hook was removed"]).is_empty());
+    Ok(())
+}
+
+#[test]
+fn every_hook_of_a_node_is_noticed_and_repaired() -> Result<()> {
+    let mesh = shop("node-hooks").start()?;
+    mesh.pod("shop/web").serve_http(8080, "hello")?;
+    let cgroup = cgroup::id(&mesh.layout().node_cgroup("node-1"))?;
+    let hooks = links("cgroup_id", cgroup)?;
+    // connect4, connect6, getpeername4, getpeername6, sock_ops.
+    assert_eq!(hooks.len(), 5, "{:?}", bpftool(&["link", "show"])?);
+    for link in hooks {
+        is_noticed_and_repaired(&mesh, "node-1", link).with_context(|| mesh.last_words())?;
+    }
+    assert_eq!(links("cgroup_id", cgroup)?.len(), 5);
+    assert_eq!(mesh.pod("shop/frontend").curl(&format!("http://{WEB}/"))?, "hello\n");
+    Ok(())
+}
+
+#[test]
+fn the_inbound_hook_of_a_pod_is_noticed_and_repaired() -> Result<()> {
+    let mesh = shop("pod-hook").start()?;
+    mesh.pod("shop/web").serve_http(8080, "hello")?;
+    let netns = std::fs::metadata(mesh.pod("shop/web").place.netns.path())?.ino();
+    let hooks = links("netns_ino", netns)?;
+    assert_eq!(hooks.len(), 1, "{:?}", bpftool(&["link", "show"])?);
+    is_noticed_and_repaired(&mesh, "node-2", hooks[0]).with_context(|| mesh.last_words())?;
+    assert_eq!(mesh.pod("shop/frontend").curl(&format!("http://{WEB}/"))?, "hello\n");
+    Ok(())
+}
