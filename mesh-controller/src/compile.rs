@@ -1,0 +1,88 @@
+//! From objects to resources: pure.
+//!
+//! Every object is judged for itself. What is wrong with one shows as a [`Problem`] of that object
+//! and takes nothing from the others; the result does not depend on the order of arrival.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mesh_common::{
+    identity::TrustDomain,
+    model::{Membership, NamespacedName, Resource, ResourceKey},
+};
+
+use crate::{
+    captured::Captures,
+    index::Index,
+    object::{Kind, ObjectKey},
+};
+
+mod authorization;
+mod enrolment;
+mod service;
+mod workload;
+
+/// What is wrong with an object, seen next to the others.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// The object.
+    pub object: ObjectKey,
+    /// What is wrong, what that costs, and what to do.
+    pub reason: String,
+}
+
+/// What the compiler makes of the objects.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Compiled {
+    /// The resources of the whole mesh.
+    pub resources: BTreeMap<ResourceKey, Resource>,
+    /// The nodes that have a Node object.
+    pub nodes: BTreeSet<String>,
+    /// What is wrong, sorted by object.
+    pub problems: Vec<Problem>,
+}
+
+/// Compiles everything in `index`; `captures` is what agents said they captured.
+pub fn compile(index: &Index<'_>, captures: &Captures, trust_domain: &TrustDomain) -> Compiled {
+    let mut problems = Problems::default();
+    let services = service::services(index, &mut problems);
+    let pods = workload::eligible(index, &mut problems);
+    let memberships = service::memberships(index, &services, &pods, &mut problems);
+    let enrolled = enrolment::enrolled(index, &mut problems);
+    let workloads = workload::workloads(workload::Inputs {
+        index,
+        pods,
+        enrolled,
+        captures,
+        trust_domain,
+        memberships,
+        problems: &mut problems,
+    });
+    let policies = index.policies.values().map(|policy| policy.compiled.clone());
+    let resources = (workloads.into_iter().map(Resource::Workload))
+        .chain(services.into_values().map(Resource::Service))
+        .chain(policies.map(Resource::AuthorizationPolicy));
+    problems.list.sort();
+    Compiled {
+        resources: resources.map(|resource| (resource.key(), resource)).collect(),
+        nodes: index.nodes.keys().map(|&name| name.to_owned()).collect(),
+        problems: problems.list,
+    }
+}
+
+#[derive(Default)]
+struct Problems {
+    list: Vec<Problem>,
+}
+
+impl Problems {
+    fn add(&mut self, kind: Kind, name: &NamespacedName, reason: String) {
+        self.list.push(Problem { object: ObjectKey { kind, name: name.clone() }, reason });
+    }
+}
+
+/// The memberships of pods, and the endpoints that are no pods.
+#[derive(Default)]
+struct Memberships {
+    of_pods: BTreeMap<NamespacedName, Vec<Membership>>,
+    others: BTreeMap<NamespacedName, service::OtherEndpoint>,
+}

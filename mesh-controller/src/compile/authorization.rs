@@ -1,0 +1,44 @@
+//! Which AuthorizationPolicies apply to which pod.
+
+use std::collections::BTreeMap;
+
+use mesh_common::{SYSTEM_NAMESPACE, model::NamespacedName};
+
+use crate::{
+    index::Index,
+    object::{Labels, Pod, Policy},
+};
+
+/// The policies by the namespace that they are for.
+pub(super) struct Attachments<'o> {
+    by_namespace: BTreeMap<&'o str, Vec<&'o Policy>>,
+}
+
+impl<'o> Attachments<'o> {
+    pub fn new(index: &Index<'o>) -> Self {
+        let mut by_namespace: BTreeMap<&str, Vec<&Policy>> = BTreeMap::new();
+        for policy in index.policies.values().copied() {
+            by_namespace.entry(&policy.compiled.name.namespace).or_default().push(policy);
+        }
+        Self { by_namespace }
+    }
+
+    /// The names of the policies that apply to `pod`, sorted: those of its own namespace, and those
+    /// of nodemesh-system, which are for the whole mesh.
+    pub fn of(&self, pod: &Pod) -> Vec<NamespacedName> {
+        let mut names: Vec<NamespacedName> = [&*pod.name.namespace, SYSTEM_NAMESPACE]
+            .into_iter()
+            .filter_map(|namespace| self.by_namespace.get(namespace))
+            .flatten()
+            .filter(|policy| selects(&policy.match_labels, &pod.labels))
+            .map(|policy| policy.compiled.name.clone())
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+}
+
+fn selects(selector: &Labels, labels: &Labels) -> bool {
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}

@@ -1,0 +1,54 @@
+//! Objects by kind and name, as the compiler looks them up.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use mesh_common::model::NamespacedName;
+
+use crate::object::{EndpointSlice, Namespace, Node, Object, Pod, Policy, Service};
+
+/// Every object in use. Iteration is in the order of names, so what is compiled from it does not
+/// depend on the order of arrival.
+#[derive(Debug, Default)]
+pub struct Index<'o> {
+    /// Namespaces by name.
+    pub namespaces: BTreeMap<&'o str, &'o Namespace>,
+    /// Nodes by name.
+    pub nodes: BTreeMap<&'o str, &'o Node>,
+    /// Pods.
+    pub pods: BTreeMap<&'o NamespacedName, &'o Pod>,
+    /// Services.
+    pub services: BTreeMap<&'o NamespacedName, &'o Service>,
+    /// EndpointSlices.
+    pub slices: BTreeMap<&'o NamespacedName, &'o EndpointSlice>,
+    /// AuthorizationPolicies.
+    pub policies: BTreeMap<&'o NamespacedName, &'o Policy>,
+}
+
+impl<'o> FromIterator<&'o Arc<Object>> for Index<'o> {
+    fn from_iter<I: IntoIterator<Item = &'o Arc<Object>>>(objects: I) -> Self {
+        let mut index = Self::default();
+        for object in objects {
+            match &**object {
+                Object::Namespace(it) => {
+                    index.namespaces.insert(&it.name, it);
+                }
+                Object::Node(it) => {
+                    index.nodes.insert(&it.name, it);
+                }
+                Object::Pod(it) => {
+                    index.pods.insert(&it.name, it);
+                }
+                Object::Service(it) => {
+                    index.services.insert(&it.name, it);
+                }
+                Object::EndpointSlice(it) => {
+                    index.slices.insert(&it.name, it);
+                }
+                Object::AuthorizationPolicy(it) => {
+                    index.policies.insert(&it.compiled.name, it);
+                }
+            }
+        }
+        index
+    }
+}

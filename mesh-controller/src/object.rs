@@ -1,0 +1,182 @@
+//! Kubernetes objects as the mesh understands them: parsed once, so that nothing that uses them
+//! needs to check an address or a name again.
+//!
+//! Conversion from the Kubernetes types refuses what one object alone can show to be wrong;
+//! what takes two objects to see is [`compile`](crate::compile)'s business.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
+
+use mesh_common::model::NamespacedName;
+
+mod endpoint_slice;
+mod fields;
+mod pod;
+mod policy;
+mod service;
+
+pub use endpoint_slice::{Endpoint, EndpointSlice, SlicePort};
+pub use fields::{FieldError, is_name, named};
+pub use pod::Pod;
+pub use policy::{AuthorizationPolicyObject, Policy};
+pub use service::{Service, ServiceAddresses};
+
+/// Labels, as Kubernetes has them.
+pub type Labels = BTreeMap<String, String>;
+
+/// The kinds that are understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// `v1` Namespace.
+    Namespace,
+    /// `v1` Node.
+    Node,
+    /// `v1` Pod.
+    Pod,
+    /// `v1` Service.
+    Service,
+    /// `discovery.k8s.io/v1` EndpointSlice.
+    EndpointSlice,
+    /// `nodemesh.dev/v1alpha1` AuthorizationPolicy.
+    AuthorizationPolicy,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 6] = [
+        Self::Namespace,
+        Self::Node,
+        Self::Pod,
+        Self::Service,
+        Self::EndpointSlice,
+        Self::AuthorizationPolicy,
+    ];
+
+    /// As written in `kind:`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::Node => "Node",
+            Self::Pod => "Pod",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::AuthorizationPolicy => "AuthorizationPolicy",
+        }
+    }
+
+    /// As written in `apiVersion:`.
+    pub fn api_version(self) -> &'static str {
+        match self {
+            Self::Namespace | Self::Node | Self::Pod | Self::Service => "v1",
+            Self::EndpointSlice => "discovery.k8s.io/v1",
+            Self::AuthorizationPolicy => mesh_common::API_VERSION,
+        }
+    }
+
+    /// Whether objects of this kind live in a namespace.
+    pub fn is_namespaced(self) -> bool {
+        !matches!(self, Self::Namespace | Self::Node)
+    }
+}
+
+/// What tells one object from every other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectKey {
+    /// The kind.
+    pub kind: Kind,
+    /// The name; its namespace is empty for kinds that live in none.
+    pub name: NamespacedName,
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.name())?;
+        f.write_str(" ")?;
+        if self.kind.is_namespaced() {
+            write!(f, "{}", self.name)
+        } else {
+            f.write_str(&self.name.name)
+        }
+    }
+}
+
+/// Any object that is understood.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    /// A Namespace.
+    Namespace(Namespace),
+    /// A Node.
+    Node(Node),
+    /// A Pod.
+    Pod(Pod),
+    /// A Service.
+    Service(Service),
+    /// An EndpointSlice.
+    EndpointSlice(EndpointSlice),
+    /// An AuthorizationPolicy.
+    AuthorizationPolicy(Policy),
+}
+
+impl Object {
+    /// The key of this object.
+    pub fn key(&self) -> ObjectKey {
+        let (kind, name) = match self {
+            Self::Namespace(it) => (Kind::Namespace, NamespacedName::new("", &it.name)),
+            Self::Node(it) => (Kind::Node, NamespacedName::new("", &it.name)),
+            Self::Pod(it) => (Kind::Pod, it.name.clone()),
+            Self::Service(it) => (Kind::Service, it.name.clone()),
+            Self::EndpointSlice(it) => (Kind::EndpointSlice, it.name.clone()),
+            Self::AuthorizationPolicy(it) => (Kind::AuthorizationPolicy, it.compiled.name.clone()),
+        };
+        ObjectKey { kind, name }
+    }
+}
+
+/// A Namespace: what is in the mesh by default.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Namespace {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its labels.
+    pub labels: Labels,
+}
+
+/// A Node: that it exists.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+impl TryFrom<k8s_openapi::api::core::v1::Namespace> for Namespace {
+    type Error = FieldError;
+
+    fn try_from(object: k8s_openapi::api::core::v1::Namespace) -> Result<Self, FieldError> {
+        let name = fields::name(&object.metadata)?;
+        Ok(Self { name: name.into(), labels: object.metadata.labels.unwrap_or_default() })
+    }
+}
+
+impl TryFrom<k8s_openapi::api::core::v1::Node> for Node {
+    type Error = FieldError;
+
+    fn try_from(object: k8s_openapi::api::core::v1::Node) -> Result<Self, FieldError> {
+        Ok(Self { name: fields::name(&object.metadata)?.into() })
+    }
+}
+
+/// The addresses of `list`, each family once; fields are called `field[0]` and so on.
+fn addresses<'t>(
+    field: &str,
+    list: impl IntoIterator<Item = &'t str>,
+) -> Result<Vec<IpAddr>, FieldError> {
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for (at, text) in list.into_iter().enumerate() {
+        let field = format!("{field}[{at}]");
+        let address = fields::address(&field, text)?;
+        if addresses.iter().any(|known| known.is_ipv4() == address.is_ipv4()) {
+            return Err(FieldError::new(field, "a second address of the same family"));
+        }
+        addresses.push(address);
+    }
+    Ok(addresses)
+}

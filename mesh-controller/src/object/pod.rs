@@ -1,0 +1,86 @@
+//! Pods.
+
+use std::{net::IpAddr, sync::Arc};
+
+use k8s_openapi::api::core::v1;
+use mesh_common::model::NamespacedName;
+
+use super::{FieldError, Labels, addresses, fields};
+
+/// A Pod: where it runs and who it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pod {
+    /// Namespace and name.
+    pub name: NamespacedName,
+    /// `metadata.uid`, or `namespace/name` where a file has none.
+    pub uid: Arc<str>,
+    /// When it was made, seconds since the Unix epoch, where known.
+    pub created: Option<i64>,
+    /// Its labels.
+    pub labels: Labels,
+    /// `spec.nodeName`.
+    pub node: Option<Arc<str>>,
+    /// `spec.serviceAccountName`, or `default`.
+    pub service_account: Arc<str>,
+    /// Its addresses, each family at most once, the first one preferred.
+    pub addresses: Vec<IpAddr>,
+    /// Whether it uses its node's network namespace.
+    pub host_network: bool,
+    /// Whether it has run to its end, so that its address may be another's by now.
+    pub finished: bool,
+}
+
+impl TryFrom<v1::Pod> for Pod {
+    type Error = FieldError;
+
+    fn try_from(pod: v1::Pod) -> Result<Self, FieldError> {
+        let name = fields::named(&pod.metadata)?;
+        let spec = pod.spec.unwrap_or_default();
+        let status = pod.status.unwrap_or_default();
+        let account = spec.service_account_name.filter(|account| !account.is_empty());
+        let account = account.as_deref().unwrap_or("default");
+        let node = spec.node_name.filter(|node| !node.is_empty());
+        for (field, text) in
+            [("spec.serviceAccountName", Some(account)), ("spec.nodeName", node.as_deref())]
+        {
+            if let Some(text) = text.filter(|text| !fields::is_name(text)) {
+                return Err(FieldError::new(field, format!("`{text}` is no Kubernetes name")));
+            }
+        }
+        Ok(Self {
+            uid: match pod.metadata.uid {
+                Some(uid) if !uid.is_empty() => uid.into(),
+                _ => name.to_string().into(),
+            },
+            name,
+            created: pod.metadata.creation_timestamp.map(|time| time.0.as_second()),
+            labels: pod.metadata.labels.unwrap_or_default(),
+            node: node.map(Into::into),
+            service_account: account.into(),
+            addresses: pod_addresses(status.pod_ip.as_deref(), status.pod_ips.as_deref())?,
+            host_network: spec.host_network.unwrap_or(false),
+            finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
+        })
+    }
+}
+
+/// `podIPs` holds `podIP` as its first entry, where both are written.
+fn pod_addresses(
+    pod_ip: Option<&str>,
+    pod_ips: Option<&[v1::PodIP]>,
+) -> Result<Vec<IpAddr>, FieldError> {
+    let first = pod_ip.filter(|text| !text.is_empty());
+    let first = first.map(|text| fields::address("status.podIP", text)).transpose()?;
+    let all = addresses(
+        "status.podIPs",
+        pod_ips.unwrap_or_default().iter().map(|entry| entry.ip.as_str()),
+    )?;
+    match (first, all.first()) {
+        (Some(first), None) => Ok(vec![first]),
+        (Some(first), Some(head)) if first != *head => Err(FieldError::new(
+            "status.podIPs",
+            format!("the first entry is {head}, but status.podIP is {first}"),
+        )),
+        _ => Ok(all),
+    }
+}

@@ -1,0 +1,237 @@
+//! From YAML text to objects, document by document.
+
+use std::{borrow::Cow, path::Path, sync::Arc};
+
+use k8s_openapi::{
+    api::{core::v1 as core, discovery::v1 as discovery},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use mesh_common::model::NamespacedName;
+use serde::de::DeserializeOwned;
+use serde_saphyr::{
+    DefaultMessageFormatter, Localizer, Location, Options, SnippetMode, budget, options,
+    render_options,
+};
+
+use super::{
+    Parsed, Place,
+    node::{Node, TreeError, Value},
+};
+use crate::object::{AuthorizationPolicyObject, FieldError, Kind, Object, ObjectKey, named};
+
+/// No Kubernetes object needs aliases; this many let people save some typing in a file, and keep
+/// a document from growing by more than a few hundred kilobytes.
+const ALIASES: usize = 256;
+/// How many values aliases may add to a document.
+const ALIASED_EVENTS: usize = 10_000;
+/// How many values a document may have: etcd's 1.5 MiB limit on an object lets in fewer.
+const NODES: usize = 250_000;
+
+/// The objects of `text`, the content of `file`. Empty documents are no objects.
+pub fn parse(file: &Arc<Path>, text: &str) -> Vec<Parsed> {
+    let mut parsed = Vec::new();
+    for (at, document) in documents(text).into_iter().enumerate() {
+        let place = |line: u64| Place {
+            file: file.clone(),
+            document: at + 1,
+            line: line.max(1) + document.lines_before,
+        };
+        match tree(&document) {
+            Ok(Node { value: Value::Null, .. }) => {}
+            Ok(node) => objects(&node, &place, &mut parsed),
+            Err((line, reason)) => {
+                let reason = format!("not YAML: {reason}");
+                parsed.push(Parsed { place: place(line), key: None, object: Err(reason) });
+            }
+        }
+    }
+    parsed
+}
+
+struct Document<'t> {
+    text: &'t str,
+    lines_before: u64,
+}
+
+/// Splits at `---` and `...` at the start of a line. YAML forbids both within any value (rule
+/// 206, c-forbidden), so the split is exact however broken the documents themselves are.
+fn documents(text: &str) -> Vec<Document<'_>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut documents = Vec::new();
+    let (mut start, mut start_line) = (0, 0);
+    let mut offset = 0;
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        let number = number as u64;
+        if is_marker(line, "---") {
+            let before = &text[start..offset];
+            if !is_blank(before) {
+                documents.push(Document { text: before, lines_before: start_line });
+            }
+            (start, start_line) = (offset, number);
+        } else if is_marker(line, "...") {
+            documents.push(Document { text: &text[start..offset], lines_before: start_line });
+            (start, start_line) = (offset + line.len(), number + 1);
+        }
+        offset += line.len();
+    }
+    documents.push(Document { text: &text[start..], lines_before: start_line });
+    documents.retain(|document| !is_blank(document.text));
+    documents
+}
+
+fn is_marker(line: &str, marker: &str) -> bool {
+    line.strip_prefix(marker)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+}
+
+/// Whether `text` holds nothing but blank lines, comments and directives such as `%YAML 1.2`.
+fn is_blank(text: &str) -> bool {
+    text.lines().all(|line| {
+        let content = line.trim_start();
+        content.is_empty()
+            || content.starts_with('#')
+            || line.starts_with('%')
+            || line.strip_prefix("---").is_some_and(|rest| {
+                let rest = rest.trim();
+                rest.is_empty() || rest.starts_with('#')
+            })
+    })
+}
+
+struct WithoutLocation;
+
+impl Localizer for WithoutLocation {
+    // The place is printed before the message, in lines of the file and not of the document.
+    fn attach_location<'a>(&self, base: Cow<'a, str>, _: Location) -> Cow<'a, str> {
+        base
+    }
+}
+
+fn tree(document: &Document<'_>) -> Result<Node, (u64, String)> {
+    serde_saphyr::from_str_with_options(document.text, parser_options()).map_err(|error| {
+        let formatter = DefaultMessageFormatter;
+        let formatter = formatter.with_localizer(&WithoutLocation);
+        let line = error.location().map_or(1, |location| location.line());
+        let reason = error.render_with_options(render_options! {
+            formatter: &formatter,
+            snippets: SnippetMode::Off,
+            line_offset: document.lines_before,
+        });
+        (line, reason)
+    })
+}
+
+fn parser_options() -> Options {
+    let mut options = options! {
+        budget: budget! { max_aliases: ALIASES, max_anchors: ALIASES, max_nodes: NODES },
+        with_snippet: false,
+        // Kubernetes reads YAML 1.1 with its yes and no only where a field is a bool; none of the
+        // fields used here is written so, and a label `no` has to stay a text.
+        strict_booleans: true,
+    };
+    options.alias_limits.max_total_replayed_events = ALIASED_EVENTS;
+    options
+}
+
+/// Adds the object of `node`, or the items of the List that it is.
+fn objects(node: &Node, place: &impl Fn(u64) -> Place, parsed: &mut Vec<Parsed>) {
+    let kind = node.get("kind").and_then(Node::as_text);
+    let items = node.get("items").map(|items| &items.value);
+    match (kind, items) {
+        (Some("List"), Some(Value::List(items))) => {
+            for item in items {
+                // Lists do not nest: an item of kind List is an unknown kind.
+                parsed.push(one(item, place));
+            }
+        }
+        (Some("List"), None | Some(Value::Null)) => {}
+        _ => parsed.push(one(node, place)),
+    }
+}
+
+fn one(node: &Node, place: &impl Fn(u64) -> Place) -> Parsed {
+    let kind = match kind(node) {
+        Ok(kind) => kind,
+        Err(error) => {
+            let line = error.line.unwrap_or(node.line);
+            return Parsed { place: place(line), key: None, object: Err(error.to_string()) };
+        }
+    };
+    let key = key(node, kind);
+    match object(node, kind) {
+        Ok(object) => Parsed {
+            place: place(node.line),
+            key: Some(object.key()),
+            object: Ok(Arc::new(object)),
+        },
+        Err(error) => {
+            let line = error.line.unwrap_or(node.line);
+            Parsed { place: place(line), key, object: Err(error.to_string()) }
+        }
+    }
+}
+
+fn kind(node: &Node) -> Result<Kind, TreeError> {
+    if !matches!(node.value, Value::Map(_)) {
+        return Err(error(node, "", "no Kubernetes object: a mapping with `kind` is expected"));
+    }
+    let text = |field: &str| {
+        node.get(field).and_then(Node::as_text).ok_or_else(|| {
+            error(node, field, "missing, or no text; every Kubernetes object has one")
+        })
+    };
+    let (kind, api_version) = (text("kind")?, text("apiVersion")?);
+    let known = Kind::ALL.into_iter().find(|known| known.name() == kind).ok_or_else(|| {
+        let names = Kind::ALL.map(Kind::name).join(", ");
+        error(node, "kind", &format!("`{kind}` is not understood; understood are {names}, List"))
+    })?;
+    if api_version != known.api_version() {
+        let expected = known.api_version();
+        let reason = format!("`{api_version}` is not understood for {kind}; write {expected}");
+        return Err(error(node, "apiVersion", &reason));
+    }
+    Ok(known)
+}
+
+fn error(node: &Node, path: &str, reason: &str) -> TreeError {
+    TreeError { path: path.into(), line: Some(node.line_of(path)), reason: reason.into() }
+}
+
+/// The key as far as it can be read, whatever else is wrong with the object.
+fn key(node: &Node, kind: Kind) -> Option<ObjectKey> {
+    let metadata = node.get("metadata")?;
+    let text = |field: &str| metadata.get(field).and_then(Node::as_text).map(str::to_owned);
+    let metadata =
+        ObjectMeta { name: text("name"), namespace: text("namespace"), ..ObjectMeta::default() };
+    let mut name = named(&metadata).ok()?;
+    if !kind.is_namespaced() {
+        name = NamespacedName::new("", &name.name);
+    }
+    Some(ObjectKey { kind, name })
+}
+
+fn object(node: &Node, kind: Kind) -> Result<Object, TreeError> {
+    Ok(match kind {
+        Kind::Namespace => Object::Namespace(read::<core::Namespace, _>(node)?),
+        Kind::Node => Object::Node(read::<core::Node, _>(node)?),
+        Kind::Pod => Object::Pod(read::<core::Pod, _>(node)?),
+        Kind::Service => Object::Service(read::<core::Service, _>(node)?),
+        Kind::EndpointSlice => Object::EndpointSlice(read::<discovery::EndpointSlice, _>(node)?),
+        Kind::AuthorizationPolicy => {
+            Object::AuthorizationPolicy(read::<AuthorizationPolicyObject, _>(node)?)
+        }
+    })
+}
+
+/// Reads a `T` as Kubernetes has it and converts it to what the mesh makes of it.
+fn read<T, U>(node: &Node) -> Result<U, TreeError>
+where
+    T: DeserializeOwned,
+    U: TryFrom<T, Error = FieldError>,
+{
+    U::try_from(node.read::<T>()?).map_err(|error| TreeError {
+        line: Some(node.line_of(&error.path)),
+        path: error.path,
+        reason: error.reason,
+    })
+}
