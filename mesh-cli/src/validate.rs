@@ -1,0 +1,102 @@
+//! `nodemesh validate`: what the controller would say of these files, without a controller.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use mesh_common::{identity::TrustDomain, model::ResourceKind};
+use mesh_controller::{
+    captured::Captures,
+    compile::compile,
+    source::{Objects, file::Folder},
+};
+
+/// Reads Kubernetes YAML as the controller does and prints every problem.
+///
+/// Exit status: 0 where there is none, 1 where there are some, 2 for wrong usage.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A file, or a folder of *.yaml and *.yml files, read with its subfolders.
+    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR")]
+    filename: PathBuf,
+    /// The trust domain of the mesh.
+    #[arg(long, value_name = "NAME", default_value = TrustDomain::DEFAULT)]
+    trust_domain: TrustDomain,
+}
+
+/// How `validate` ends where it was used wrongly, as clap ends too.
+const USAGE: u8 = 2;
+
+/// Runs the command.
+///
+/// # Errors
+/// None: what is wrong with the files is printed.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if let Err(error) = std::fs::metadata(&args.filename) {
+        eprintln!("nodemesh: {}: {error}", args.filename.display());
+        return Ok(ExitCode::from(USAGE));
+    }
+    let (_, objects) = Folder::load(&args.filename);
+    let (lines, summary) = report(&objects, &args.trust_domain);
+    for line in &lines {
+        println!("{line}");
+    }
+    println!("{summary}");
+    Ok(if lines.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A line a problem, and the summary.
+fn report(objects: &Objects, trust_domain: &TrustDomain) -> (Vec<String>, String) {
+    let index = objects.in_use.values().map(|(object, _)| object).collect();
+    let compiled = compile(&index, &Captures::default(), trust_domain);
+    let mut problems: Vec<_> =
+        objects.refusals.iter().map(|it| (Some(&it.place), it.to_string())).collect();
+    for problem in &compiled.problems {
+        let place = objects.in_use.get(&problem.object).map(|(_, place)| place);
+        let prefix = place.map(|place| format!("{place}: ")).unwrap_or_default();
+        problems.push((place, format!("{prefix}{}: {}", problem.object, problem.reason)));
+    }
+    problems.sort();
+    let lines: Vec<String> = problems.into_iter().map(|(_, line)| line).collect();
+    let count = |kind| compiled.resources.keys().filter(|key| key.kind == kind).count();
+    let summary = format!(
+        "{}, {}: {}, {}, {}",
+        counted(objects.in_use.len(), "object", "objects"),
+        counted(lines.len(), "problem", "problems"),
+        counted(count(ResourceKind::Workload), "workload", "workloads"),
+        counted(count(ResourceKind::Service), "service", "services"),
+        counted(count(ResourceKind::AuthorizationPolicy), "policy", "policies"),
+    );
+    (lines, summary)
+}
+
+fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_name_file_line_and_object() -> std::io::Result<()> {
+        let dir = std::env::temp_dir().join(format!("nodemesh-validate-{}", std::process::id()));
+        std::fs::create_dir_all(&dir)?;
+        let file = dir.join("objects.yaml");
+        std::fs::write(
+            &file,
+            "apiVersion: v1\nkind: Node\nmetadata:\n  name: a\n---\napiVersion: v1\nkind: Pod\n\
+             metadata:\n  name: b\nstatus:\n  podIP: nowhere\n",
+        )?;
+        let (_, objects) = Folder::load(&file);
+        let trust_domain = TrustDomain::DEFAULT.parse().expect("a literal");
+        let (lines, summary) = report(&objects, &trust_domain);
+        std::fs::remove_dir_all(&dir)?;
+
+        let expected = format!(
+            "{}:11: Pod default/b: status.podIP: `nowhere` is neither IPv4 nor IPv6",
+            file.display()
+        );
+        assert_eq!(lines, [expected]);
+        assert_eq!(summary, "1 object, 1 problem: 0 workloads, 0 services, 0 policies");
+        Ok(())
+    }
+}
