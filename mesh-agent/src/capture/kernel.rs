@@ -1,0 +1,280 @@
+//! The kernel programs: loading them, and attaching those of the node.
+
+use std::{
+    borrow::Cow,
+    fs::{self, File},
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    path::PathBuf,
+    thread,
+    time::Duration,
+};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::{MapData, MapError, PerCpuArray},
+    programs::{Program, ProgramError},
+};
+use mesh_common::bpf::{Counter, Inbound, Pod};
+
+use super::{
+    CaptureConfig,
+    links::{HookState, LinkError, PinnedLink, Wanted},
+    pins::Pins,
+};
+use crate::sys::{Hook, Map, Target};
+
+/// The programs that `cargo xtask ebpf` built before the agent was; empty if it did not.
+static EMBEDDED: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh-ebpf.o"));
+
+/// The programs that are attached once a node.
+const NODE_HOOKS: [(&str, Hook); 5] = [
+    ("connect4", Hook::Connect4),
+    ("connect6", Hook::Connect6),
+    ("getpeername4", Hook::Getpeername4),
+    ("getpeername6", Hook::Getpeername6),
+    ("sock_ops", Hook::SockOps),
+];
+
+/// The maps that every instance of the programs shares.
+const SHARED_MAPS: [&str; 7] =
+    ["PODS", "ORIGINAL_DESTINATIONS", "ADMITTED", "COUNTERS", "ORIGIN", "SK_PROXY", "AYA_LOGS"];
+
+/// How often the kernel programs' log is read, when it is on.
+const LOG_INTERVAL: Duration = Duration::from_millis(100);
+/// `AYA_LOG_LEVEL`: everything down to debug, and nothing.
+static LOG_DEBUG: u8 = 4;
+static LOG_NOTHING: u8 = 0;
+/// The size of the log's ring when nothing is written to it: one page, the least there is.
+const NO_LOG: u32 = 4096;
+
+/// Why the kernel programs are not in place.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// Nothing to load.
+    #[error(
+        "this agent was built without the kernel programs: run `cargo xtask ebpf` and build it again, or give --bpf-object"
+    )]
+    NotBuilt,
+    /// The file given with --bpf-object.
+    #[error("cannot read the kernel programs {}: {source}; check --bpf-object", path.display())]
+    Object {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The kernel or the object is not what we think.
+    #[error("cannot load the kernel programs: {0}")]
+    Load(#[from] EbpfError),
+    /// The verifier refused.
+    #[error("the kernel refuses the program {name}: {source}")]
+    Program {
+        /// The program.
+        name: &'static str,
+        /// The verifier's reason.
+        source: ProgramError,
+    },
+    /// The object is not ours.
+    #[error("the kernel programs lack `{0}`: the object is of another version of nodemesh")]
+    Missing(&'static str),
+    /// A hook.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// A map.
+    #[error("cannot use the kernel map {name}: {source}")]
+    Map {
+        /// The map.
+        name: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The counters.
+    #[error("cannot use the kernel map COUNTERS: {0}")]
+    Counters(#[from] MapError),
+    /// Pins.
+    #[error("cannot make directories for pins: {0}; --bpffs must be on a bpffs")]
+    Pins(io::Error),
+    /// The cgroup.
+    #[error("cannot open the cgroup {}: {source}", path.display())]
+    Cgroup {
+        /// The directory.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+/// The loaded programs of the node.
+pub struct Kernel {
+    loader: EbpfLoader<'static>,
+    object: Cow<'static, [u8]>,
+    hooks: Vec<PinnedLink>,
+    counters: PerCpuArray<MapData, u64>,
+    /// The enrolled pods, by network namespace cookie.
+    pub pods: Map<u64, Pod>,
+}
+
+/// An instance of the `inbound` program for one pod, with maps of its own.
+pub struct InboundProgram {
+    /// The program.
+    pub program: OwnedFd,
+    /// The id that the kernel gave it.
+    pub program_id: u32,
+    /// Entry 0 is its configuration.
+    pub config: Map<u32, Inbound>,
+    /// The proxy's listeners, by descriptor.
+    pub listeners: Map<u32, u32>,
+}
+
+impl Kernel {
+    /// Loads the programs, adopting maps and links that are pinned, and attaches them.
+    ///
+    /// # Errors
+    /// Where the kernel refuses; what was attached before then still is.
+    pub fn start(
+        config: &CaptureConfig,
+        cgroup: PathBuf,
+        pins: &Pins,
+    ) -> Result<Self, KernelError> {
+        let object = object(config)?;
+        pins.create().map_err(KernelError::Pins)?;
+        let mut loader = loader(config, pins);
+        let mut programs = loader.load(&object)?;
+
+        let place = File::open(&cgroup).and_then(|file| Ok((file.metadata()?.ino(), file)));
+        let (id, place) = place.map_err(|source| KernelError::Cgroup { path: cgroup, source })?;
+        let mut hooks = Vec::new();
+        for (name, hook) in NODE_HOOKS {
+            let (program, program_id) = load(&mut programs, name)?;
+            hooks.push(PinnedLink::establish(Wanted {
+                name: name.to_owned(),
+                path: pins.hook(name),
+                program,
+                program_id,
+                place: place.as_fd().try_clone_to_owned().map_err(KernelError::Pins)?,
+                target: Target::Cgroup(id),
+                hook,
+            })?);
+        }
+        if config.kernel_log {
+            read_log(&mut programs);
+        }
+        let counters = programs.take_map("COUNTERS").ok_or(KernelError::Missing("COUNTERS"))?;
+        Ok(Self {
+            loader,
+            object,
+            hooks,
+            counters: PerCpuArray::try_from(counters)?,
+            pods: Map::open(&pins.map("PODS"))
+                .map_err(|source| KernelError::Map { name: "PODS", source })?,
+        })
+    }
+
+    /// Loads an instance of `inbound`, to be attached by the caller.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn inbound(&mut self) -> Result<InboundProgram, KernelError> {
+        let mut programs = self.loader.load(&self.object)?;
+        let (program, program_id) = load(&mut programs, "inbound")?;
+        Ok(InboundProgram {
+            program,
+            program_id,
+            config: private_map(&mut programs, "INBOUND")?,
+            listeners: private_map(&mut programs, "LISTENERS")?,
+        })
+    }
+
+    /// Looks whether the node's hooks are in place, and puts back what is not.
+    pub fn verify_and_repair(&mut self) -> impl Iterator<Item = HookState> {
+        self.hooks.iter_mut().map(PinnedLink::verify_and_repair)
+    }
+
+    /// What the programs counted, over all CPUs.
+    pub fn counters(&self) -> Vec<(&'static str, u64)> {
+        Counter::ALL
+            .into_iter()
+            .filter_map(|(counter, name)| {
+                let values = self.counters.get(&(counter as u32), 0).ok()?;
+                Some((name, values.iter().sum()))
+            })
+            .collect()
+    }
+}
+
+fn object(config: &CaptureConfig) -> Result<Cow<'static, [u8]>, KernelError> {
+    match &config.object {
+        Some(path) => fs::read(path)
+            .map(Cow::Owned)
+            .map_err(|source| KernelError::Object { path: path.clone(), source }),
+        None if EMBEDDED.is_empty() => Err(KernelError::NotBuilt),
+        None => Ok(Cow::Borrowed(EMBEDDED)),
+    }
+}
+
+/// A loader for the node's programs and for each pod's instance: all share the pinned maps.
+fn loader(config: &CaptureConfig, pins: &Pins) -> EbpfLoader<'static> {
+    let mut loader = EbpfLoader::new();
+    for name in SHARED_MAPS {
+        loader.map_pin_path(name, pins.map(name));
+    }
+    loader
+        .map_max_entries("PODS", config.max_pods)
+        .map_max_entries("ORIGINAL_DESTINATIONS", config.max_connections)
+        .map_max_entries("ADMITTED", config.max_connections);
+    let level = if config.kernel_log { &LOG_DEBUG } else { &LOG_NOTHING };
+    if !config.kernel_log {
+        loader.map_max_entries("AYA_LOGS", NO_LOG);
+    }
+    loader.override_global(aya_log::LEVEL, level, true);
+    loader
+}
+
+/// Loads one program of an object; descriptor and id.
+fn load(programs: &mut Ebpf, name: &'static str) -> Result<(OwnedFd, u32), KernelError> {
+    let program = programs.program_mut(name).ok_or(KernelError::Missing(name))?;
+    match program {
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::SkLookup(program) => program.load(),
+        Program::SockOps(program) => program.load(),
+        _ => return Err(KernelError::Missing(name)),
+    }
+    .and_then(|()| Ok((program.fd()?.as_fd().try_clone_to_owned()?, program.info()?.id())))
+    .map_err(|source| KernelError::Program { name, source })
+}
+
+/// A map that only this instance has.
+fn private_map<K: crate::sys::Plain, V: crate::sys::Plain>(
+    programs: &mut Ebpf,
+    name: &'static str,
+) -> Result<Map<K, V>, KernelError> {
+    let data = match programs.take_map(name) {
+        Some(aya::maps::Map::Array(data) | aya::maps::Map::SockMap(data)) => data,
+        _ => return Err(KernelError::Missing(name)),
+    };
+    data.fd()
+        .as_fd()
+        .try_clone_to_owned()
+        .and_then(Map::new)
+        .map_err(|source| KernelError::Map { name, source })
+}
+
+/// Copies the programs' log to ours for as long as the process lives.
+fn read_log(programs: &mut Ebpf) {
+    let started =
+        aya_log::EbpfLogger::init(programs).map_err(io::Error::other).and_then(|mut log| {
+            thread::Builder::new().name("kernel-log".to_owned()).spawn(move || {
+                loop {
+                    log.flush();
+                    thread::sleep(LOG_INTERVAL);
+                }
+            })
+        });
+    if let Err(error) = started {
+        tracing::warn!(%error, "the kernel programs' log cannot be read");
+    }
+}

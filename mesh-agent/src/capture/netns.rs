@@ -1,0 +1,110 @@
+//! Network namespaces: opening them and working inside them.
+
+use std::{
+    fs::File,
+    io,
+    net::UdpSocket,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::MetadataExt,
+    },
+    path::{Path, PathBuf},
+    process,
+};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::sys;
+
+/// An open network namespace, which lives at least as long as this does.
+#[derive(Debug)]
+pub struct Netns {
+    file: File,
+    inode: u32,
+    cookie: u64,
+}
+
+/// Why a network namespace cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot open the network namespace {}: {source}; check that the pod runs on this node and that --pod-netns leads to it", path.display())]
+pub struct NetnsError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Netns {
+    /// Opens the namespace at `path`, such as `/run/netns/shop-web`.
+    ///
+    /// # Errors
+    /// Where there is none at `path`.
+    pub fn open(path: &Path) -> Result<Self, NetnsError> {
+        Self::try_open(path).map_err(|source| NetnsError { path: path.to_path_buf(), source })
+    }
+
+    fn try_open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        // Namespace inodes are 32 bits wide in the kernel.
+        let inode = u32::try_from(file.metadata()?.ino()).map_err(|_| {
+            io::Error::new(io::ErrorKind::InvalidInput, "this file is no network namespace")
+        })?;
+        // The cookie is only given out by a socket.
+        let cookie = run_in(&file, || {
+            sys::netns_cookie(UdpSocket::bind("127.0.0.1:0").or_else(|_| any_socket())?.as_fd())
+        })??;
+        Ok(Self { file, inode, cookie })
+    }
+
+    /// What tells this namespace from every other one since the machine started.
+    pub fn cookie(&self) -> u64 {
+        self.cookie
+    }
+
+    /// The inode, which names the namespace as long as it lives.
+    pub(super) fn inode(&self) -> u32 {
+        self.inode
+    }
+
+    /// Runs `f` inside the namespace, on this thread; `f` must neither block nor await.
+    ///
+    /// Ends the process if the thread cannot go back: it would serve one pod in the name of
+    /// another.
+    ///
+    /// # Errors
+    /// Where the thread may not enter the namespace.
+    pub fn run<T>(&self, f: impl FnOnce() -> T) -> io::Result<T> {
+        run_in(&self.file, f)
+    }
+}
+
+impl AsFd for Netns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// A namespace whose loopback is still down has no address to bind to; any socket will do.
+fn any_socket() -> io::Result<UdpSocket> {
+    UdpSocket::bind("0.0.0.0:0")
+}
+
+fn run_in<T>(namespace: &File, f: impl FnOnce() -> T) -> io::Result<T> {
+    let home = Return(File::open("/proc/thread-self/ns/net")?);
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+    let result = f();
+    drop(home);
+    Ok(result)
+}
+
+/// Brings the thread back, also when `f` panics.
+struct Return(File);
+
+impl Drop for Return {
+    fn drop(&mut self) {
+        if let Err(error) =
+            move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))
+        {
+            tracing::error!(%error, "cannot leave a pod's network namespace");
+            process::abort();
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What the proxy asks of the kernel maps, on the path of each connection.
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+use mesh_common::bpf::{ConnectionKey, Destination, ProxySocket};
+
+use super::pins::Pins;
+use crate::sys::Map;
+
+/// The maps that the proxy reads and writes. Every call is one system call, from any thread.
+#[derive(Debug)]
+pub struct SocketTable {
+    original_destinations: Map<ConnectionKey, Destination>,
+    proxy_sockets: Map<i32, ProxySocket>,
+}
+
+impl SocketTable {
+    pub(super) fn open(pins: &Pins) -> io::Result<Self> {
+        Ok(Self {
+            original_destinations: Map::open(&pins.map("ORIGINAL_DESTINATIONS"))?,
+            proxy_sockets: Map::open(&pins.map("SK_PROXY"))?,
+        })
+    }
+
+    /// Where a captured connection was going, and forgets it.
+    ///
+    /// `None`: nothing captured this connection, or the map was full. It leads nowhere.
+    ///
+    /// # Errors
+    /// Where the kernel refuses the lookup.
+    pub fn take_original_destination(
+        &self,
+        connection: &ConnectionKey,
+    ) -> io::Result<Option<SocketAddr>> {
+        let destination = self.original_destinations.take(connection)?;
+        Ok(destination.and_then(|destination| destination.socket_addr()))
+    }
+
+    /// Marks a socket as the proxy's own, to be called before it connects.
+    ///
+    /// `admit` is the cookie of the local pod whose application the connection shall reach, or
+    /// 0. The mark is in the kernel's storage of this very socket: no program in a pod can set it.
+    ///
+    /// # Errors
+    /// Where the kernel has no memory for it, or the descriptor is no socket.
+    pub fn mark_proxy_socket(&self, socket: BorrowedFd<'_>, admit: u64) -> io::Result<()> {
+        self.proxy_sockets.insert(&socket.as_raw_fd(), &ProxySocket { admit })
+    }
+
+    /// Forgets every destination: those of connections that died with an earlier agent.
+    pub(super) fn clear(&self) -> io::Result<()> {
+        for connection in self.original_destinations.keys()? {
+            self.original_destinations.remove(&connection)?;
+        }
+        Ok(())
+    }
+}

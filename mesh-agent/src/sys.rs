@@ -1,0 +1,386 @@
+//! The system calls that no safe crate offers: bpf(2) on links, pins and typed maps, and the
+//! cookie of a network namespace.
+//!
+//! This is the only unsafe code of the agent. Layouts and numbers: `union bpf_attr` and the
+//! enums around it in the kernel's include/uapi/linux/bpf.h, which never change.
+
+#![allow(unsafe_code)]
+
+use std::{
+    ffi::CString,
+    io,
+    marker::PhantomData,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+use mesh_common::bpf::{ConnectionKey, Destination, Inbound, Pod, ProxySocket};
+
+/// `enum bpf_cmd`, as far as it is used here.
+#[derive(Clone, Copy)]
+#[repr(i32)]
+enum Command {
+    MapLookup = 1,
+    MapUpdate = 2,
+    MapDelete = 3,
+    MapNextKey = 4,
+    Pin = 6,
+    Get = 7,
+    Info = 15,
+    MapTake = 21,
+    LinkCreate = 28,
+    LinkUpdate = 29,
+    LinkDetach = 34,
+}
+
+/// Where a program is attached: `enum bpf_attach_type`, as far as it is used here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Hook {
+    /// TCP events of the sockets under a cgroup.
+    SockOps = 3,
+    /// connect() of IPv4 sockets under a cgroup.
+    Connect4 = 10,
+    /// connect() of IPv6 sockets under a cgroup.
+    Connect6 = 11,
+    /// getpeername() of IPv4 sockets under a cgroup.
+    Getpeername4 = 29,
+    /// getpeername() of IPv6 sockets under a cgroup.
+    Getpeername6 = 30,
+    /// Socket lookup in a network namespace.
+    SkLookup = 36,
+}
+
+/// What a link is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A cgroup, by id; 0 once the link is detached.
+    Cgroup(u64),
+    /// A network namespace, by inode; 0 once the link is detached or the namespace gone.
+    Netns(u32),
+    /// Something that we never attach to.
+    Other,
+}
+
+impl Target {
+    /// Whether the link is attached to anything.
+    pub fn is_attached(self) -> bool {
+        !matches!(self, Self::Cgroup(0) | Self::Netns(0) | Self::Other)
+    }
+}
+
+/// What the kernel says about a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkInfo {
+    /// The program that runs.
+    pub program: u32,
+    /// Where it runs.
+    pub target: Target,
+}
+
+/// Attaches a program; it runs until the link and all its pins are gone.
+pub fn link_create(
+    program: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    hook: Hook,
+) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attr {
+        program: i32,
+        target: i32,
+        hook: u32,
+        flags: u32,
+        // Hook-specific options, all of which may be zero.
+        rest: [u64; 6],
+    }
+    let mut attr = Attr {
+        program: program.as_raw_fd(),
+        target: target.as_raw_fd(),
+        hook: hook as u32,
+        flags: 0,
+        rest: [0; 6],
+    };
+    // SAFETY: the attribute holds no pointers.
+    let fd = unsafe { bpf(Command::LinkCreate, &mut attr) }?;
+    // SAFETY: the kernel has just given us this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Replaces the program of a link; no event is missed.
+pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    #[repr(C)]
+    struct Attr {
+        link: i32,
+        program: i32,
+        flags: u32,
+        old_program: i32,
+    }
+    let mut attr =
+        Attr { link: link.as_raw_fd(), program: program.as_raw_fd(), flags: 0, old_program: 0 };
+    // SAFETY: the attribute holds no pointers.
+    unsafe { bpf(Command::LinkUpdate, &mut attr) }?;
+    Ok(())
+}
+
+/// Detaches a link, whoever else holds it.
+pub fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = link.as_raw_fd();
+    // SAFETY: the attribute, the link's descriptor, holds no pointers.
+    unsafe { bpf(Command::LinkDetach, &mut attr) }?;
+    Ok(())
+}
+
+/// Asks what a link runs, and where.
+pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    const CGROUP: u32 = 3;
+    const NETNS: u32 = 5;
+    #[derive(Clone, Copy, Default)]
+    #[repr(C)]
+    struct Info {
+        kind: u32,
+        id: u32,
+        program: u32,
+        padding: u32,
+        target: u64,
+        rest: [u64; 4],
+    }
+    let mut info = Info::default();
+    object_info(link, &mut info)?;
+    let target = match info.kind {
+        CGROUP => Target::Cgroup(info.target),
+        // The inode is the first 32-bit field.
+        NETNS => {
+            let [a, b, c, d, ..] = info.target.to_ne_bytes();
+            Target::Netns(u32::from_ne_bytes([a, b, c, d]))
+        }
+        _ => Target::Other,
+    };
+    Ok(LinkInfo { program: info.program, target })
+}
+
+/// Gives a link or map a name on a bpffs, which keeps it alive.
+pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = ObjectAttr { path: path.as_ptr() as u64, object: object.as_raw_fd(), flags: 0 };
+    // SAFETY: the path outlives the call and ends with a NUL.
+    unsafe { bpf(Command::Pin, &mut attr) }?;
+    Ok(())
+}
+
+/// Opens what is pinned at `path`.
+pub fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = ObjectAttr { path: path.as_ptr() as u64, object: 0, flags: 0 };
+    // SAFETY: the path outlives the call and ends with a NUL.
+    let fd = unsafe { bpf(Command::Get, &mut attr) }?;
+    // SAFETY: the kernel has just given us this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[repr(C)]
+struct ObjectAttr {
+    path: u64,
+    object: i32,
+    flags: u32,
+}
+
+/// The cookie of the network namespace that a socket belongs to (Linux 5.14).
+pub fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: pointer and length are of a u64, which is what the option gives.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A type that the kernel may read and write byte by byte.
+///
+/// # Safety
+/// Every bit pattern is a value, and there is no padding.
+pub unsafe trait Plain: Copy + Default {}
+
+// SAFETY: integers.
+unsafe impl Plain for i32 {}
+// SAFETY: integers.
+unsafe impl Plain for u32 {}
+// SAFETY: integers.
+unsafe impl Plain for u64 {}
+// SAFETY: repr(C) of integers without padding, which mesh-common tests.
+unsafe impl Plain for ConnectionKey {}
+// SAFETY: as above.
+unsafe impl Plain for Destination {}
+// SAFETY: as above.
+unsafe impl Plain for Inbound {}
+// SAFETY: as above.
+unsafe impl Plain for Pod {}
+// SAFETY: as above.
+unsafe impl Plain for ProxySocket {}
+
+/// A kernel map whose keys are `K` and whose values are `V`. All calls go straight to the
+/// kernel, from any thread, and allocate nothing.
+#[derive(Debug)]
+pub struct Map<K, V> {
+    fd: OwnedFd,
+    layout: PhantomData<fn(K) -> V>,
+}
+
+impl<K: Plain, V: Plain> Map<K, V> {
+    /// Takes a descriptor of a map.
+    ///
+    /// # Errors
+    /// Where it is no map, or one of another layout.
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        #[derive(Clone, Copy, Default)]
+        #[repr(C)]
+        struct Info {
+            kind: u32,
+            id: u32,
+            key_size: u32,
+            value_size: u32,
+            max_entries: u32,
+            flags: u32,
+        }
+        let mut info = Info::default();
+        object_info(fd.as_fd(), &mut info)?;
+        if info.key_size as usize != size_of::<K>() || info.value_size as usize != size_of::<V>() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "the map has keys of {} and values of {} bytes, not {} and {}",
+                    info.key_size,
+                    info.value_size,
+                    size_of::<K>(),
+                    size_of::<V>()
+                ),
+            ));
+        }
+        Ok(Self { fd, layout: PhantomData })
+    }
+
+    /// Opens a pinned map.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Self::new(open_pin(path)?)
+    }
+
+    /// The value at `key`.
+    pub fn get(&self, key: &K) -> io::Result<Option<V>> {
+        let mut value = V::default();
+        Ok(found(self.element(Command::MapLookup, key, &raw mut value))?.then_some(value))
+    }
+
+    /// Takes the value at `key` out of the map, in one system call (hash maps, Linux 5.14).
+    pub fn take(&self, key: &K) -> io::Result<Option<V>> {
+        let mut value = V::default();
+        Ok(found(self.element(Command::MapTake, key, &raw mut value))?.then_some(value))
+    }
+
+    /// Puts a value into the map, over one that is there.
+    pub fn insert(&self, key: &K, value: &V) -> io::Result<()> {
+        self.element(Command::MapUpdate, key, (&raw const *value).cast_mut())
+    }
+
+    /// Removes a key; one that is not there is no error.
+    pub fn remove(&self, key: &K) -> io::Result<()> {
+        found(self.element(Command::MapDelete, key, std::ptr::null_mut()))?;
+        Ok(())
+    }
+
+    /// Every key. A map that changes meanwhile may give some twice and some not at all.
+    pub fn keys(&self) -> io::Result<Vec<K>> {
+        let mut keys = Vec::new();
+        let mut next = K::default();
+        let mut previous: *const K = std::ptr::null();
+        loop {
+            let mut attr = ElementAttr {
+                map: self.fd.as_raw_fd() as u32,
+                padding: 0,
+                key: previous as u64,
+                value: (&raw mut next) as u64,
+                flags: 0,
+            };
+            // SAFETY: both keys outlive the call and have the map's size; null asks for the first.
+            match unsafe { bpf(Command::MapNextKey, &mut attr) } {
+                Ok(_) => keys.push(next),
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(keys),
+                Err(error) => return Err(error),
+            }
+            previous = keys.last().map_or(std::ptr::null(), std::ptr::from_ref);
+        }
+    }
+
+    fn element(&self, command: Command, key: &K, value: *mut V) -> io::Result<()> {
+        let mut attr = ElementAttr {
+            map: self.fd.as_raw_fd() as u32,
+            padding: 0,
+            key: (&raw const *key) as u64,
+            value: value as u64,
+            flags: 0,
+        };
+        // SAFETY: key and value outlive the call and have the map's sizes, which `new` checked;
+        // the kernel writes to the value only where the command says so.
+        unsafe { bpf(command, &mut attr) }?;
+        Ok(())
+    }
+}
+
+impl<K, V> AsFd for Map<K, V> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+#[repr(C)]
+struct ElementAttr {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Whether a key was there.
+fn found(result: io::Result<()>) -> io::Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Fills `info` with what the kernel says about an object.
+fn object_info<T: Copy + Default>(object: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
+    #[repr(C)]
+    struct Attr {
+        object: i32,
+        length: u32,
+        info: u64,
+    }
+    let mut attr = Attr {
+        object: object.as_raw_fd(),
+        length: size_of::<T>() as u32,
+        info: (&raw mut *info) as u64,
+    };
+    // SAFETY: the kernel writes at most `length` bytes; the callers' types hold only integers.
+    unsafe { bpf(Command::Info, &mut attr) }?;
+    Ok(())
+}
+
+/// # Safety
+/// `attr` is the attribute that `command` takes, and what it points to outlives the call.
+unsafe fn bpf<T>(command: Command, attr: &mut T) -> io::Result<i32> {
+    // SAFETY: the caller's promise.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command as i32, &raw mut *attr, size_of::<T>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
+}
