@@ -4,6 +4,7 @@ use anyhow::Result;
 use mesh_harness::{
     Mesh,
     capture::Recording,
+    cleanup,
     layout::{Layout, url_host},
     ledger::Ledger,
     node::UPLINK,
@@ -67,5 +68,19 @@ fn a_mesh_that_is_dropped_leaves_nothing() -> Result<()> {
     assert!(!before.differences(&Ledger::of_host(&layout)?).is_empty());
     drop(mesh);
     assert_eq!(before.differences(&Ledger::of_host(&layout)?), Vec::<String>::new());
+    Ok(())
+}
+
+#[test]
+fn what_a_killed_run_left_goes_with_the_next() -> Result<()> {
+    let mesh = Mesh::two_nodes("killed").pod("node-1", "shop/web").lay_out()?;
+    mesh.pod("shop/web").serve_http(8080, "here")?;
+    let layout = mesh.layout().clone();
+    // Process 1 lives, but did not start at tick 1: a pid that has been used again.
+    std::fs::write(layout.owner(), "1 1")?;
+    std::mem::forget(mesh);
+    cleanup::sweep_abandoned()?;
+    assert!(!layout.run_dir().exists() && !layout.cgroup().exists());
+    assert_eq!(cleanup::namespaces(&layout)?, Vec::<String>::new());
     Ok(())
 }

@@ -37,7 +37,7 @@ fn is_refused(mesh: &Mesh, pod: &str) -> Result<()> {
 
 #[test]
 fn yaml_that_does_not_parse() -> Result<()> {
-    refuses_only("broken-yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: [\n", &[])
+    refuses_only("broken-yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: [\n", &["not YAML"])
 }
 
 #[test]
