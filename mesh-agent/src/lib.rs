@@ -1,7 +1,14 @@
 //! The node agent of nodemesh: captures pods, proxies their traffic, reports flows.
 
+pub mod admin;
 pub mod backoff;
+pub mod capture;
+pub mod config;
+pub mod control;
 pub mod files;
 pub mod identity;
 pub mod observe;
+pub mod proxy;
 pub mod snapshot;
+pub mod status;
+mod sys;

@@ -73,7 +73,7 @@ impl Snapshot {
             index.insert(version, resource);
         }
         drop(index);
-        self.changed.send_modify(|generation| *generation += 1);
+        self.touch();
         nacks
     }
 
@@ -130,6 +130,11 @@ impl Snapshot {
     /// Grows with every change; starts as changed for a receiver that has seen nothing.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// Tells those who wait for changes to look again, though no resource changed.
+    pub fn touch(&self) {
+        self.changed.send_modify(|generation| *generation += 1);
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Index> {

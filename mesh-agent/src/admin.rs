@@ -1,0 +1,147 @@
+//! What the agent tells people and probes: `mesh.v1.Agent` over a Unix socket, metrics and
+//! readiness over HTTP.
+
+use std::{pin::Pin, sync::Arc, time::SystemTime};
+
+use mesh_common::api::v1::{self, agent_server};
+use tokio::sync::{broadcast, mpsc};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::{Request, Response};
+
+pub mod http;
+pub mod socket;
+
+use crate::{
+    identity::{CertificateState, Certificates},
+    observe::{
+        Observer,
+        flow::{Flow, FlowFilter},
+    },
+    snapshot::Snapshot,
+    status::Status,
+};
+
+/// Flows that may wait for one reader before the broadcast is left unread.
+const READER_QUEUE: usize = 64;
+
+/// Answers the questions of `nodemesh`.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// This node.
+    pub node: Arc<str>,
+    /// What is being done.
+    pub status: Arc<Status>,
+    /// What is known.
+    pub snapshot: Arc<Snapshot>,
+    /// Who the pods are.
+    pub certificates: Arc<Certificates>,
+    /// What happened.
+    pub observer: Arc<Observer>,
+}
+
+impl Admin {
+    fn node_status(&self) -> v1::NodeStatus {
+        let mut status = self.status.to_wire(&self.node, self.snapshot.len());
+        let certificates = self.certificates.list();
+        let alarming = certificates.iter().filter(|certificate| certificate.alarming);
+        status.problems.extend(alarming.map(alarm));
+        let held = certificates.iter().filter(|certificate| certificate.not_after.is_some());
+        status.certificates = held.map(certificate_status).collect();
+        status
+    }
+}
+
+#[tonic::async_trait]
+impl agent_server::Agent for Admin {
+    type ObserveStream = Pin<Box<dyn Stream<Item = Result<v1::Flow, tonic::Status>> + Send>>;
+
+    async fn observe(
+        &self,
+        request: Request<v1::ObserveRequest>,
+    ) -> Result<Response<Self::ObserveStream>, tonic::Status> {
+        let v1::ObserveRequest { last, follow, filter } = request.into_inner();
+        let filter = FlowFilter::try_from(filter.unwrap_or_default())
+            .map_err(|error| tonic::Status::invalid_argument(error.to_string()))?;
+        let last = usize::try_from(last).unwrap_or(usize::MAX);
+        let wire = |flow: Arc<Flow>| Ok(v1::Flow::from(&*flow));
+        if !follow {
+            let flows = self.observer.recent(last, &filter).into_iter().map(wire);
+            return Ok(Response::new(Box::pin(tokio_stream::iter(flows))));
+        }
+        let (remembered, next) = self.observer.follow(last, &filter);
+        let (flows, stream) = mpsc::channel(READER_QUEUE);
+        let observer = Arc::clone(&self.observer);
+        tokio::spawn(async move {
+            for flow in remembered {
+                if flows.send(wire(flow)).await.is_err() {
+                    return;
+                }
+            }
+            forward(observer, next, filter, flows).await;
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn get_status(
+        &self,
+        _request: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::NodeStatus>, tonic::Status> {
+        Ok(Response::new(self.node_status()))
+    }
+}
+
+/// Passes flows on until the reader goes; counts what it was too slow for.
+async fn forward(
+    observer: Arc<Observer>,
+    mut next: broadcast::Receiver<Arc<Flow>>,
+    filter: FlowFilter,
+    flows: mpsc::Sender<Result<v1::Flow, tonic::Status>>,
+) {
+    loop {
+        let flow = tokio::select! {
+            flow = next.recv() => flow,
+            () = flows.closed() => return,
+        };
+        match flow {
+            Ok(flow) if filter.matches(&flow) => {
+                if flows.send(Ok(v1::Flow::from(&*flow))).await.is_err() {
+                    return;
+                }
+            }
+            Ok(_) => {}
+            Err(broadcast::error::RecvError::Lagged(missed)) => observer.missed(missed),
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+fn alarm(certificate: &CertificateState) -> String {
+    let id = &certificate.identity;
+    let why = certificate.failure.as_deref().unwrap_or_default();
+    match certificate.not_after {
+        None => format!("no certificate for {id}: {why}"),
+        Some(not_after) => match not_after.duration_since(SystemTime::now()) {
+            Ok(left) => format!(
+                "the certificate of {id} ends in {} min and cannot be renewed: {why}",
+                left.as_secs() / 60
+            ),
+            Err(_) => format!(
+                "the certificate of {id} has ended, its pods cannot connect, and it cannot be \
+                 renewed: {why}"
+            ),
+        },
+    }
+}
+
+fn certificate_status(certificate: &CertificateState) -> v1::CertificateStatus {
+    let not_after = certificate.not_after.unwrap_or(SystemTime::UNIX_EPOCH);
+    let seconds = not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    v1::CertificateStatus {
+        identity: certificate.identity.to_string(),
+        serial: certificate.serial.clone().unwrap_or_default(),
+        not_after: i64::try_from(seconds).unwrap_or(i64::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! `/metrics` for Prometheus and `/readyz` for probes, over plain HTTP/1.1.
+
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{
+    body::{Bytes, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::{observe::metrics::Metrics, status::Status};
+
+/// How long a client may take to say what it wants.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Waiting connections of a listener; probes are few.
+const BACKLOG: i32 = 128;
+/// What Prometheus wants to be told, see
+/// <https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.md#protocol-negotiation>.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Answer = (StatusCode, &'static str, String);
+
+/// A page: a path, and what is found there.
+pub struct Page {
+    path: &'static str,
+    answer: Box<dyn Fn() -> Answer + Send + Sync>,
+}
+
+impl Page {
+    /// `/metrics`.
+    pub fn metrics(metrics: Arc<Metrics>) -> Self {
+        let answer = move || (StatusCode::OK, OPEN_METRICS, metrics.encode());
+        Self { path: "/metrics", answer: Box::new(answer) }
+    }
+
+    /// `/readyz`: 200 when pods are served, else 503 and the reasons, one a line.
+    pub fn readiness(status: Arc<Status>) -> Self {
+        let answer = move || match status.not_ready() {
+            reasons if reasons.is_empty() => (StatusCode::OK, TEXT, "ready\n".to_owned()),
+            reasons => (StatusCode::SERVICE_UNAVAILABLE, TEXT, reasons.join("\n") + "\n"),
+        };
+        Self { path: "/readyz", answer: Box::new(answer) }
+    }
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Serves `page` at `address`, where another agent of the node may listen too: during an upgrade
+/// there are two.
+///
+/// # Errors
+/// Where the address cannot be listened on.
+pub fn serve(address: SocketAddr, page: Page) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    let listener = TcpListener::from_std(socket.into())?;
+    tokio::spawn(accept(listener, Arc::new(page)));
+    Ok(())
+}
+
+async fn accept(listener: TcpListener, page: Arc<Page>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::spawn(converse(stream, Arc::clone(&page)));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection for {}", page.path);
+                // Out of descriptors: trying at once would spin.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, page: Arc<Page>) {
+    let service = service_fn(move |request| {
+        let response = respond(&request, &page);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "an HTTP client went away");
+    }
+}
+
+fn respond(request: &Request<Incoming>, page: &Page) -> Response<Full<Bytes>> {
+    let (status, content_type, body) = match (request.method(), request.uri().path()) {
+        (&Method::GET | &Method::HEAD, path) if path == page.path => (page.answer)(),
+        (&Method::GET | &Method::HEAD, _) => {
+            (StatusCode::NOT_FOUND, TEXT, format!("there is only {}\n", page.path))
+        }
+        _ => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n".to_owned()),
+    };
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    let value = header::HeaderValue::from_static(content_type);
+    response.headers_mut().insert(header::CONTENT_TYPE, value);
+    response
+}

@@ -1,0 +1,171 @@
+//! What the agent is told when it starts: flags, with their defaults.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use clap::{Args, Parser, Subcommand};
+use mesh_common::ports;
+
+/// The node agent of nodemesh.
+#[derive(Clone, Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Cli {
+    /// What to do instead of running.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// How to run.
+    #[command(flatten)]
+    pub run: Option<Config>,
+}
+
+/// What the agent does besides running.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Remove every hook, pin, rule and sysctl change of a node, also after a crash.
+    ///
+    /// Stop the agent first. Pods keep running, outside the mesh.
+    Cleanup(Paths),
+}
+
+/// Where a node's traces are.
+#[derive(Args, Clone, Debug)]
+pub struct Paths {
+    /// Name of the node, as in the Node object
+    #[arg(long)]
+    pub node: String,
+    /// Directory in a BPF file system for pinned programs and maps; made if missing
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/nodemesh")]
+    pub bpffs: PathBuf,
+    /// Where a pod's network namespace is, with {namespace} and {pod}
+    #[arg(long, value_name = "TEMPLATE", default_value = "/run/netns/{namespace}-{pod}")]
+    pub pod_netns: String,
+    /// Directory for what has to survive a restart: snapshot, certificates, old settings
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/nodemesh")]
+    pub state_dir: PathBuf,
+    /// Socket for `nodemesh` [default: /run/nodemesh/<node>.sock]
+    #[arg(long, value_name = "PATH")]
+    pub admin_socket: Option<PathBuf>,
+}
+
+/// Everything that a running agent is told.
+#[derive(Args, Clone, Debug)]
+pub struct Config {
+    /// Where things are.
+    #[command(flatten)]
+    pub paths: Paths,
+    /// Address of the controller, such as https://10.0.0.1:15012
+    #[arg(long, value_name = "URL")]
+    pub controller: String,
+    /// Root certificate of the controller, PEM: root.crt in its state directory
+    #[arg(long, value_name = "FILE")]
+    pub controller_ca: PathBuf,
+    /// File with the output of `mesh-controller token <node>`
+    #[arg(long, value_name = "FILE")]
+    pub join_token_file: PathBuf,
+    /// cgroup v2 directory whose processes are captured [default: the root of the cgroup v2 mount]
+    #[arg(long, value_name = "DIR")]
+    pub cgroup: Option<PathBuf>,
+    /// Address for Prometheus metrics
+    #[arg(long, value_name = "ADDRESS", default_value_t = any(ports::METRICS))]
+    pub metrics_address: SocketAddr,
+    /// Address for readiness probes (/readyz)
+    #[arg(long, value_name = "ADDRESS", default_value_t = any(ports::READINESS))]
+    pub readiness_address: SocketAddr,
+    /// Threads that carry connections [default: half of the processors, at least 1]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+    /// Pods that may be captured on this node at once
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    pub max_pods: u32,
+    /// Connections of captured pods that the kernel maps have room for
+    #[arg(long, value_name = "N", default_value_t = 65536)]
+    pub max_connections: u32,
+    /// Flows to remember for `nodemesh flows`
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    pub remembered_flows: usize,
+    /// Kernel programs to load instead of those that are built in
+    #[arg(long, value_name = "FILE")]
+    pub bpf_object: Option<PathBuf>,
+    /// Log what the kernel programs do, for debugging them
+    #[arg(long)]
+    pub kernel_log: bool,
+}
+
+impl Paths {
+    /// The directory of this node's state.
+    pub fn node_state(&self) -> PathBuf {
+        self.state_dir.join(&self.node)
+    }
+
+    /// The Unix socket for `nodemesh`.
+    pub fn admin_socket(&self) -> PathBuf {
+        let default = || PathBuf::from(format!("/run/nodemesh/{}.sock", self.node));
+        self.admin_socket.clone().unwrap_or_else(default)
+    }
+}
+
+impl Config {
+    /// Threads that carry connections.
+    pub fn workers(&self) -> usize {
+        let half = || std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2);
+        self.workers.unwrap_or_else(half).max(1)
+    }
+}
+
+fn any(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, error::ErrorKind};
+
+    use super::*;
+
+    const RUN: [&str; 9] = [
+        "mesh-agent",
+        "--node",
+        "node-1",
+        "--controller",
+        "https://10.0.0.1:15012",
+        "--controller-ca",
+        "root.crt",
+        "--join-token-file",
+        "token",
+    ];
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn runs_by_default_with_these_defaults() {
+        let cli = Cli::try_parse_from(RUN).expect("complete");
+        assert!(cli.command.is_none());
+        let config = cli.run.expect("a configuration");
+        assert_eq!(config.paths.admin_socket(), PathBuf::from("/run/nodemesh/node-1.sock"));
+        assert_eq!(config.paths.node_state(), PathBuf::from("/var/lib/nodemesh/node-1"));
+        assert_eq!(config.metrics_address.to_string(), "0.0.0.0:15020");
+        assert_eq!(config.readiness_address.to_string(), "0.0.0.0:15021");
+        assert!(config.workers() >= 1);
+    }
+
+    #[test]
+    fn cleans_up_with_nothing_but_a_node() {
+        let cli = Cli::try_parse_from(["mesh-agent", "cleanup", "--node", "node-1"]);
+        let Some(Command::Cleanup(paths)) = cli.expect("complete").command else {
+            panic!("not understood as cleanup");
+        };
+        assert_eq!(paths.node, "node-1");
+    }
+
+    #[test]
+    fn says_what_is_missing() {
+        let error = Cli::try_parse_from(&RUN[..7]).expect_err("no token");
+        assert_eq!(error.kind(), ErrorKind::MissingRequiredArgument);
+        assert!(error.to_string().contains("--join-token-file"), "{error}");
+    }
+}

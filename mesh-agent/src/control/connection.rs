@@ -1,0 +1,315 @@
+//! The stream from the controller: says what is held, applies what differs, answers each message,
+//! and comes back after every outage.
+
+use std::{
+    collections::BTreeSet,
+    convert::Infallible,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use mesh_common::api::v1::{self, controller_client::ControllerClient};
+use rustls::pki_types::CertificateDer;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{
+    Request, Streaming,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+};
+
+use super::outage::{Outage, OutageLog};
+use crate::{
+    backoff::Backoff,
+    identity::{
+        IdentityError,
+        renewal::{Authority, Signed},
+    },
+    snapshot::Snapshot,
+    status::Status,
+};
+
+/// The DNS name in the controller's certificate.
+const CONTROLLER_NAME: &str = "mesh-controller";
+/// How long connecting, and how long the answer to a call, may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long one TCP connect may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A silent connection is asked for a sign of life this often, and given up after
+/// [`KEEPALIVE_TIMEOUT`].
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// How long that sign may take.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The first wait before the next attempt.
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+/// The longest wait: a controller that is back is found within this.
+const RETRY_CAP: Duration = Duration::from_secs(5);
+/// Messages to the controller that may wait to be sent.
+const OUTGOING: usize = 16;
+
+/// A client that carries the join token.
+type Client = ControllerClient<InterceptedService<Channel, Token>>;
+
+/// Where the controller is and how the two know each other. The files are read at each attempt.
+#[derive(Clone, Debug)]
+pub struct Address {
+    /// Such as `https://10.0.0.1:15012`.
+    pub url: String,
+    /// The root certificate, PEM.
+    pub ca: PathBuf,
+    /// The join token.
+    pub token: PathBuf,
+}
+
+/// The stream, and what it feeds.
+pub struct Connection {
+    /// Where it leads to.
+    pub address: Address,
+    /// What the controller's deltas go into.
+    pub snapshot: Arc<Snapshot>,
+    /// Where the state of the connection is shown.
+    pub status: Arc<Status>,
+    /// The pods that are captured, once that is known.
+    pub captured: watch::Receiver<Option<BTreeSet<Arc<str>>>>,
+}
+
+/// Has certificates signed by the controller, over the connection that is up.
+#[derive(Clone, Debug)]
+pub struct ControllerAuthority {
+    client: watch::Receiver<Option<Client>>,
+}
+
+/// The two ends that others hold of a [`Connection`].
+pub struct Handles {
+    /// Signs certificates.
+    pub authority: ControllerAuthority,
+    /// Grows whenever the controller is back.
+    pub reconnected: watch::Receiver<u64>,
+}
+
+struct Senders {
+    client: watch::Sender<Option<Client>>,
+    reconnected: watch::Sender<u64>,
+}
+
+impl Connection {
+    /// Keeps the stream up, for ever.
+    pub fn start(self) -> Handles {
+        self.status.controller(|controller| controller.address.clone_from(&self.address.url));
+        let (client, client_rx) = watch::channel(None);
+        let (reconnected, reconnected_rx) = watch::channel(0);
+        tokio::spawn(self.run(Senders { client, reconnected }));
+        Handles {
+            authority: ControllerAuthority { client: client_rx },
+            reconnected: reconnected_rx,
+        }
+    }
+
+    async fn run(mut self, senders: Senders) {
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
+        let mut log = OutageLog::default();
+        loop {
+            let started = Instant::now();
+            let Err(outage) = self.session(&senders, &mut log).await;
+            if started.elapsed() > RETRY_CAP {
+                backoff.reset();
+            }
+            senders.client.send_replace(None);
+            log.down(&outage);
+            self.status.controller(|controller| {
+                controller.connected = false;
+                controller.last_error = outage.to_string();
+            });
+            tokio::time::sleep(backoff.wait()).await;
+        }
+    }
+
+    /// One stream, from connecting to its end.
+    async fn session(
+        &mut self,
+        senders: &Senders,
+        log: &mut OutageLog,
+    ) -> Result<Infallible, Outage> {
+        let mut client = self.connect().await?;
+        let (outgoing, requests) = mpsc::channel(OUTGOING);
+        self.captured.mark_unchanged();
+        self.greet(&outgoing).await?;
+        let answer = timeout(PATIENCE, client.subscribe(ReceiverStream::new(requests)));
+        let answer = answer.await.map_err(|_| no_answer())?;
+        let mut incoming = answer.map_err(|status| Outage::of_call(&status))?.into_inner();
+        // The token was accepted: certificates can be asked for.
+        senders.client.send_replace(Some(client));
+        let mut is_up = false;
+        loop {
+            tokio::select! {
+                message = next(&mut incoming) => {
+                    self.take(message?, &outgoing).await?;
+                    if !is_up {
+                        is_up = true;
+                        log.up();
+                        senders.reconnected.send_modify(|times| *times += 1);
+                        self.status.controller(|controller| {
+                            controller.connected = true;
+                            controller.last_error.clear();
+                        });
+                    }
+                }
+                Ok(()) = self.captured.changed() => self.report(&outgoing).await?,
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Client, Outage> {
+        let ca = read(&self.address.ca)?;
+        let token = Token::parse(&read(&self.address.token)?)?;
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(ca))
+            .domain_name(CONTROLLER_NAME);
+        let endpoint = Endpoint::from_shared(self.address.url.clone())
+            .and_then(|endpoint| endpoint.tls_config(tls))
+            .map_err(|error| {
+                let url = &self.address.url;
+                Outage::Setting(format!("--controller {url} or --controller-ca is wrong: {error}"))
+            })?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .tcp_nodelay(true);
+        let channel = timeout(PATIENCE, endpoint.connect()).await.map_err(|_| no_answer())?;
+        let channel = channel.map_err(|error| Outage::of_connecting(&error))?;
+        Ok(ControllerClient::with_interceptor(channel, token))
+    }
+
+    /// Says what is held, and which pods are captured if that is known.
+    async fn greet(&self, outgoing: &mpsc::Sender<v1::SubscribeRequest>) -> Result<(), Outage> {
+        let hello = v1::Hello {
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            resources: self.snapshot.versions(),
+        };
+        send(outgoing, v1::subscribe_request::Message::Hello(hello)).await?;
+        self.report(outgoing).await
+    }
+
+    async fn report(&self, outgoing: &mpsc::Sender<v1::SubscribeRequest>) -> Result<(), Outage> {
+        let Some(captured) = self.captured.borrow().clone() else { return Ok(()) };
+        let workload_uids = captured.iter().map(ToString::to_string).collect();
+        let report = v1::CaptureReport { workload_uids };
+        send(outgoing, v1::subscribe_request::Message::Captures(report)).await
+    }
+
+    /// Applies one message and answers it.
+    async fn take(
+        &self,
+        message: v1::SubscribeResponse,
+        outgoing: &mpsc::Sender<v1::SubscribeRequest>,
+    ) -> Result<(), Outage> {
+        let v1::SubscribeResponse { nonce, updated, removed, synced } = message;
+        tracing::debug!(nonce, updated = updated.len(), removed = removed.len(), synced, "delta");
+        let nacks = self.snapshot.apply(updated, removed);
+        for nack in &nacks {
+            let key = nack.key.as_ref().map(describe).unwrap_or_default();
+            tracing::warn!(key, reason = nack.reason, "refused a resource; the others are in use");
+        }
+        if synced {
+            self.status.controller(|controller| controller.synced = true);
+            self.snapshot.touch();
+        }
+        send(outgoing, v1::subscribe_request::Message::Ack(v1::Ack { nonce, nacks })).await
+    }
+}
+
+impl Authority for ControllerAuthority {
+    async fn sign(&self, csr: Vec<u8>) -> Result<Signed, IdentityError> {
+        let failed = |reason: String| IdentityError::Authority(reason);
+        let client = self.client.borrow().clone();
+        let mut client = client.ok_or_else(|| failed("the controller is not connected".into()))?;
+        let request = v1::SignCertificateRequest { csr: csr.into() };
+        let answer = timeout(PATIENCE, client.sign_certificate(request)).await;
+        let answer = answer
+            .map_err(|_| failed("the controller does not answer".into()))?
+            .map_err(|status| {
+                failed(format!("the controller says {}: {}", status.code(), status.message()))
+            })?
+            .into_inner();
+        let certificates = |list: Vec<Bytes>| {
+            list.into_iter().map(|der| CertificateDer::from(der.to_vec())).collect()
+        };
+        Ok(Signed {
+            chain: certificates(answer.chain),
+            trust_bundle: certificates(answer.trust_bundle),
+        })
+    }
+}
+
+/// The join token, as gRPC metadata.
+#[derive(Clone, Debug)]
+struct Token(MetadataValue<Ascii>);
+
+impl Token {
+    fn parse(file: &[u8]) -> Result<Self, Outage> {
+        let invalid = || {
+            Outage::Setting(
+                "--join-token-file has to hold the one line that `mesh-controller token <node>` \
+                 prints"
+                    .to_owned(),
+            )
+        };
+        let token = std::str::from_utf8(file).map_err(|_| invalid())?.trim();
+        if token.is_empty() || token.contains(char::is_whitespace) {
+            return Err(invalid());
+        }
+        let mut value: MetadataValue<Ascii> =
+            format!("Bearer {token}").parse().map_err(|_| invalid())?;
+        value.set_sensitive(true);
+        Ok(Self(value))
+    }
+}
+
+impl Interceptor for Token {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, tonic::Status> {
+        request.metadata_mut().insert("authorization", self.0.clone());
+        Ok(request)
+    }
+}
+
+async fn next(
+    incoming: &mut Streaming<v1::SubscribeResponse>,
+) -> Result<v1::SubscribeResponse, Outage> {
+    match incoming.message().await {
+        Ok(Some(message)) => Ok(message),
+        Ok(None) => Err(Outage::Ended("it is shutting down, or was".to_owned())),
+        Err(status) => Err(Outage::of_call(&status)),
+    }
+}
+
+async fn send(
+    outgoing: &mpsc::Sender<v1::SubscribeRequest>,
+    message: v1::subscribe_request::Message,
+) -> Result<(), Outage> {
+    let request = v1::SubscribeRequest { message: Some(message) };
+    let sent = timeout(PATIENCE, outgoing.send(request)).await;
+    sent.map_err(|_| no_answer())?.map_err(|_| Outage::Ended("it is closed".to_owned()))
+}
+
+fn no_answer() -> Outage {
+    Outage::Unreachable(format!("no answer within {} s", PATIENCE.as_secs()))
+}
+
+fn describe(key: &v1::ResourceKey) -> String {
+    let name = key.name.as_ref().map(|it| format!("{}/{}", it.namespace, it.name));
+    format!("{} {}", key.kind().as_str_name(), name.unwrap_or_default())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Outage> {
+    std::fs::read(path).map_err(|error| Outage::File { path: path.to_owned(), error })
+}
+
+#[cfg(test)]
+mod tests;

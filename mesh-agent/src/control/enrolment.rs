@@ -1,0 +1,310 @@
+//! Pods coming into the mesh and leaving it.
+//!
+//! One thread compares the pods that shall be captured with those that are, and takes the steps
+//! between: system calls block, and a pod's network namespace must not be entered from a thread
+//! that does anything else.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mesh_common::{bpf::InboundMode, identity::SpiffeId, model::Workload};
+
+use crate::{
+    backoff::Backoff,
+    status::{Hook, Phase, PodState},
+};
+
+mod thread;
+
+pub use thread::{EnrolmentThread, Reports};
+
+/// The first wait before a pod that could not be captured is tried again.
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+/// The longest such wait: a namespace that appears late is found within this.
+const RETRY_CAP: Duration = Duration::from_secs(5);
+
+/// What takes the steps: the kernel and the proxy. Errors are texts for people.
+pub trait Captor: Send {
+    /// Captures a pod; one that drains is captured anew.
+    fn capture(&mut self, pod: &Workload, mode: InboundMode) -> Result<(), String>;
+    /// Changes what happens to plaintext that arrives.
+    fn set_inbound_mode(&mut self, uid: &str, mode: InboundMode) -> Result<(), String>;
+    /// Captures no new connections of a pod; those that are proxied go on.
+    fn release(&mut self, uid: &str) -> Result<(), String>;
+    /// Leaves nothing behind in a released pod.
+    fn finish_release(&mut self, uid: &str) -> Result<(), String>;
+    /// Proxied connections of a pod.
+    fn connections(&self, uid: &str) -> usize;
+    /// Whether the network namespace that a pod was captured in has ended.
+    fn is_gone(&self, uid: &str) -> bool;
+    /// Uids of pods that an earlier agent captured and that were not captured again yet.
+    fn adopted(&self) -> Vec<Arc<str>>;
+    /// Looks at every hook, puts back what is missing, and reads the counters.
+    fn inspect(&mut self) -> (Vec<Hook>, Vec<(&'static str, u64)>);
+}
+
+/// What is known of each pod.
+#[derive(Debug, Default)]
+pub struct Enrolment {
+    pods: BTreeMap<Arc<str>, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    workload: Arc<Workload>,
+    state: State,
+    /// What failed last, and when to try again.
+    failure: Option<Failure>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Nothing was done yet.
+    New,
+    /// The kernel hands its connections to the proxy.
+    Captured(InboundMode),
+    /// Released; its last connections end.
+    Draining,
+}
+
+#[derive(Debug)]
+struct Failure {
+    reason: String,
+    backoff: Backoff,
+    /// `None` while it waits for a certificate, which wakes the thread when it comes.
+    retry_at: Option<Instant>,
+}
+
+impl Enrolment {
+    /// Takes every step that is possible now towards `desired` being captured and nothing else.
+    /// `certificate` says whether an identity has one, or why not.
+    pub fn reconcile(
+        &mut self,
+        now: Instant,
+        desired: &[Arc<Workload>],
+        certificate: impl Fn(&SpiffeId) -> Result<(), String>,
+        captor: &mut dyn Captor,
+    ) {
+        let wanted: BTreeSet<_> = desired.iter().map(|workload| &workload.uid).collect();
+        let leaving: Vec<_> =
+            self.pods.keys().filter(|uid| !wanted.contains(uid)).cloned().collect();
+        for uid in leaving {
+            if self.pods.get_mut(&uid).is_some_and(|entry| entry.leave(now, captor)) {
+                self.pods.remove(&uid);
+            }
+        }
+        for workload in desired {
+            let entry = self.pods.entry(Arc::clone(&workload.uid));
+            let entry = entry.or_insert_with(|| Entry::new(Arc::clone(workload)));
+            entry.enter(now, workload, &certificate, captor);
+        }
+        for uid in captor.adopted().into_iter().filter(|uid| !wanted.contains(uid)) {
+            // Their proxied connections ended with the earlier agent.
+            let result = captor.release(&uid).and_then(|()| captor.finish_release(&uid));
+            match result {
+                Ok(()) => {
+                    tracing::info!(%uid, "a pod that an earlier agent captured has left the mesh")
+                }
+                Err(reason) => {
+                    tracing::warn!(%uid, reason, "cannot release the pod of an earlier agent")
+                }
+            }
+        }
+    }
+
+    /// Uids of the pods that are captured.
+    pub fn captured(&self) -> BTreeSet<Arc<str>> {
+        let captured = self.pods.iter().filter(|(_, entry)| entry.is_captured());
+        captured.map(|(uid, _)| Arc::clone(uid)).collect()
+    }
+
+    /// The identities that are needed: of pods that are, or shall be, captured, or still drain.
+    pub fn identities(&self) -> BTreeSet<SpiffeId> {
+        self.pods.values().filter_map(|entry| entry.workload.identity.clone()).collect()
+    }
+
+    /// Whether each pod was tried: it is captured or failed, and does not merely wait.
+    pub fn is_tried(&self) -> bool {
+        self.pods.values().all(|entry| entry.phase() != Phase::Waiting)
+    }
+
+    /// Whether each pod is captured, or leaves.
+    pub fn is_settled(&self) -> bool {
+        let settled = |phase| matches!(phase, Phase::Captured | Phase::Draining);
+        self.pods.values().all(|entry| settled(entry.phase()))
+    }
+
+    /// Whether a pod drains, so that its connections have to be looked at.
+    pub fn is_draining(&self) -> bool {
+        self.pods.values().any(|entry| entry.state == State::Draining)
+    }
+
+    /// When the next failed step is to be tried again.
+    pub fn next_retry(&self) -> Option<Instant> {
+        let retries = self.pods.values().filter_map(|entry| entry.failure.as_ref()?.retry_at);
+        retries.min()
+    }
+
+    /// The pods as status shows them.
+    pub fn states(&self, captor: &dyn Captor) -> Vec<PodState> {
+        let mut states: Vec<_> = self
+            .pods
+            .iter()
+            .map(|(uid, entry)| PodState {
+                name: entry.workload.name.clone(),
+                phase: entry.phase(),
+                reason: entry.failure.as_ref().map(|it| it.reason.clone()).unwrap_or_default(),
+                connections: captor.connections(uid),
+            })
+            .collect();
+        states.sort_by(|one, other| one.name.cmp(&other.name));
+        states
+    }
+}
+
+impl Entry {
+    fn new(workload: Arc<Workload>) -> Self {
+        Self { workload, state: State::New, failure: None }
+    }
+
+    fn is_captured(&self) -> bool {
+        matches!(self.state, State::Captured(_))
+    }
+
+    fn phase(&self) -> Phase {
+        match (&self.failure, self.state) {
+            (Some(Failure { retry_at: None, .. }), State::New | State::Draining) => Phase::Waiting,
+            (Some(_), State::New) => Phase::Failed,
+            (None, State::New) => Phase::Waiting,
+            (_, State::Captured(_)) => Phase::Captured,
+            (_, State::Draining) => Phase::Draining,
+        }
+    }
+
+    /// Steps towards being captured as `workload` says.
+    fn enter(
+        &mut self,
+        now: Instant,
+        workload: &Arc<Workload>,
+        certificate: &impl Fn(&SpiffeId) -> Result<(), String>,
+        captor: &mut dyn Captor,
+    ) {
+        let moved = !is_same_place(&self.workload, workload);
+        self.workload = Arc::clone(workload);
+        if moved {
+            // What failed for what it was may work for what it is.
+            self.failure = None;
+        }
+        if self.is_waiting_until(now) {
+            return;
+        }
+        let gone = self.state != State::New && captor.is_gone(&workload.uid);
+        if (moved || gone) && self.is_captured() {
+            if !self.step(now, "release", |uid, captor| captor.release(uid), captor) {
+                return;
+            }
+            self.state = State::Draining;
+        }
+        if gone {
+            let finish = |uid: &str, captor: &mut dyn Captor| captor.finish_release(uid);
+            if !self.step(now, "finish the release of", finish, captor) {
+                return;
+            }
+            self.state = State::New;
+        }
+        let mode = inbound_mode(workload);
+        match self.state {
+            State::Captured(current) if current == mode => {}
+            State::Captured(_) => {
+                let set = |uid: &str, captor: &mut dyn Captor| captor.set_inbound_mode(uid, mode);
+                if self.step(now, "change the inbound mode of", set, captor) {
+                    tracing::info!(pod = %workload.name, ?mode, "inbound mode");
+                    self.state = State::Captured(mode);
+                }
+            }
+            State::New | State::Draining => {
+                let Some(identity) = &workload.identity else { return };
+                if let Err(reason) = certificate(identity) {
+                    let backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
+                    self.failure = Some(Failure { reason, backoff, retry_at: None });
+                    return;
+                }
+                let capture = |_: &str, captor: &mut dyn Captor| captor.capture(workload, mode);
+                if self.step(now, "capture", capture, captor) {
+                    self.state = State::Captured(mode);
+                }
+            }
+        }
+    }
+
+    /// Steps towards being gone; whether it is.
+    fn leave(&mut self, now: Instant, captor: &mut dyn Captor) -> bool {
+        if self.is_waiting_until(now) && self.state != State::New {
+            return false;
+        }
+        if self.is_captured() {
+            if !self.step(now, "release", |uid, captor| captor.release(uid), captor) {
+                return false;
+            }
+            self.state = State::Draining;
+        }
+        if self.state == State::New {
+            return true;
+        }
+        let uid = &self.workload.uid;
+        if captor.connections(uid) > 0 && !captor.is_gone(uid) {
+            return false;
+        }
+        let finish = |uid: &str, captor: &mut dyn Captor| captor.finish_release(uid);
+        let finished = self.step(now, "finish the release of", finish, captor);
+        if finished {
+            tracing::info!(pod = %self.workload.name, "has left the mesh");
+        }
+        finished
+    }
+
+    /// Takes one step, and notes its failure or that there is none any more.
+    fn step(
+        &mut self,
+        now: Instant,
+        what: &str,
+        step: impl FnOnce(&str, &mut dyn Captor) -> Result<(), String>,
+        captor: &mut dyn Captor,
+    ) -> bool {
+        let Err(reason) = step(&self.workload.uid, captor) else {
+            self.failure = None;
+            return true;
+        };
+        let (known, mut backoff) = match self.failure.take() {
+            Some(earlier) => (earlier.reason == reason, earlier.backoff),
+            None => (false, Backoff::new(RETRY_FIRST, RETRY_CAP)),
+        };
+        if !known {
+            tracing::warn!(pod = %self.workload.name, reason, "cannot {what} the pod; will try again");
+        }
+        let retry_at = Some(now + backoff.wait());
+        self.failure = Some(Failure { reason, backoff, retry_at });
+        false
+    }
+
+    fn is_waiting_until(&self, now: Instant) -> bool {
+        let retry_at = self.failure.as_ref().and_then(|failure| failure.retry_at);
+        retry_at.is_some_and(|retry_at| now < retry_at)
+    }
+}
+
+/// Plaintext needs the proxy where a policy has to be asked about it.
+fn inbound_mode(workload: &Workload) -> InboundMode {
+    if workload.authorization_policies.is_empty() { InboundMode::Pass } else { InboundMode::Proxy }
+}
+
+/// Whether what capturing a pod depends on is the same.
+fn is_same_place(one: &Workload, other: &Workload) -> bool {
+    one.name == other.name && one.addresses == other.addresses && one.identity == other.identity
+}
+
+#[cfg(test)]
+mod tests;

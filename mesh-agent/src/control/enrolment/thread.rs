@@ -1,0 +1,161 @@
+//! The thread that enrolment runs on: woken by changes, by retries, and every two seconds to look
+//! at the kernel.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+    time::{Duration, Instant},
+};
+
+use mesh_common::identity::SpiffeId;
+use tokio::sync::watch;
+
+use super::{Captor, Enrolment};
+use crate::{
+    identity::Certificates,
+    snapshot::Snapshot,
+    status::{Hook, Status},
+};
+
+/// A hook that was removed is noticed within this (design: within 5 s).
+const INSPECTION: Duration = Duration::from_secs(2);
+/// How often the connections of pods that drain are counted.
+const DRAIN_CHECK: Duration = Duration::from_millis(500);
+/// The shortest sleep, so that a step that is due at once does not spin.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(10);
+
+/// What enrolment tells the rest of the agent.
+#[derive(Clone, Debug)]
+pub struct Reports {
+    /// Uids of captured pods; `None` until every pod was tried once. A report that comes too early
+    /// would tell callers to speak plaintext to pods that are about to be captured again.
+    pub captured: watch::Receiver<Option<BTreeSet<Arc<str>>>>,
+    /// Identities that need a certificate; `None` until there is a picture of the mesh.
+    pub wanted: watch::Receiver<Option<BTreeSet<SpiffeId>>>,
+}
+
+/// Everything that the thread works with.
+pub struct EnrolmentThread {
+    /// The node whose pods these are.
+    pub node: String,
+    /// What is desired.
+    pub snapshot: Arc<Snapshot>,
+    /// Without a certificate no pod is captured.
+    pub certificates: Arc<Certificates>,
+    /// Where the outcome is shown, and whether there is a picture of the mesh.
+    pub status: Arc<Status>,
+}
+
+impl EnrolmentThread {
+    /// Starts the thread with the captor that `captor` makes on it. It ends with the process.
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub fn start(self, captor: impl Captor + 'static) -> io::Result<Reports> {
+        let (captured, captured_rx) = watch::channel(None);
+        let (wanted, wanted_rx) = watch::channel(None);
+        // One waiting wake-up stands for any number of them.
+        let (wake, woken) = sync_channel(1);
+        tokio::spawn(forward(self.snapshot.changed(), wake.clone()));
+        tokio::spawn(forward(self.certificates.changed(), wake));
+        let body = move || self.run(captor, &woken, &captured, &wanted);
+        std::thread::Builder::new().name("enrolment".to_owned()).spawn(body)?;
+        Ok(Reports { captured: captured_rx, wanted: wanted_rx })
+    }
+
+    fn run(
+        self,
+        mut captor: impl Captor,
+        woken: &Receiver<()>,
+        captured: &watch::Sender<Option<BTreeSet<Arc<str>>>>,
+        wanted: &watch::Sender<Option<BTreeSet<SpiffeId>>>,
+    ) {
+        let mut enrolment = Enrolment::default();
+        let mut inspected: Option<Instant> = None;
+        let mut hooks = Vec::new();
+        loop {
+            let now = Instant::now();
+            // Without a picture, "no pods" would mean to release them all.
+            if self.status.is_synced() {
+                let desired = self.snapshot.local_pods(&self.node);
+                let certificate = |id: &SpiffeId| self.certificate(id);
+                enrolment.reconcile(now, &desired, certificate, &mut captor);
+                publish(wanted, enrolment.identities());
+                if enrolment.is_tried() {
+                    publish(captured, enrolment.captured());
+                }
+                self.status.set_pods(enrolment.states(&captor), enrolment.is_settled());
+            }
+            if inspected.is_none_or(|at| now.duration_since(at) >= INSPECTION) {
+                inspected = Some(now);
+                let (seen, counters) = captor.inspect();
+                self.report_hooks(&hooks, &seen);
+                self.status.set_kernel(seen.clone(), counters);
+                hooks = seen;
+            }
+            let next = inspected.map(|at| at + INSPECTION).into_iter();
+            let next = next.chain(enrolment.next_retry());
+            let next = next.chain(enrolment.is_draining().then(|| now + DRAIN_CHECK));
+            let sleep = next.min().map_or(INSPECTION, |at| at.saturating_duration_since(now));
+            match woken.recv_timeout(sleep.max(SHORTEST_SLEEP)) {
+                Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn certificate(&self, id: &SpiffeId) -> Result<(), String> {
+        if self.certificates.has(id) {
+            return Ok(());
+        }
+        let why = self.certificates.failure(id);
+        Err(why.map_or_else(
+            || format!("waits for the certificate of {id}"),
+            |why| format!("no certificate for {id}: {why}"),
+        ))
+    }
+
+    /// Says in log and status what was found detached and what was put back.
+    fn report_hooks(&self, before: &[Hook], now: &[Hook]) {
+        for hook in now {
+            let earlier = before.iter().find(|earlier| earlier.name == hook.name);
+            let repaired = hook.repairs > earlier.map_or(0, |earlier| earlier.repairs);
+            let name = &hook.name;
+            if repaired {
+                tracing::error!(hook = name, "a kernel hook was not attached");
+                tracing::info!(hook = name, repairs = hook.repairs, "put the kernel hook back");
+                self.status.incident(format!(
+                    "kernel hook {name} was found detached and was put back: something on this \
+                     node removes BPF programs"
+                ));
+            } else if !hook.attached && earlier.is_none_or(|earlier| earlier.attached) {
+                let error = hook.error.as_deref().unwrap_or_default();
+                tracing::error!(hook = name, error, "a kernel hook is not attached");
+            } else if hook.attached && earlier.is_some_and(|earlier| !earlier.attached) {
+                tracing::info!(hook = name, "the kernel hook is attached again");
+            }
+        }
+    }
+}
+
+fn publish<T: PartialEq>(channel: &watch::Sender<Option<T>>, value: T) {
+    channel.send_if_modified(|current| {
+        let changed = current.as_ref() != Some(&value);
+        if changed {
+            *current = Some(value);
+        }
+        changed
+    });
+}
+
+async fn forward(mut changed: watch::Receiver<u64>, wake: SyncSender<()>) {
+    while changed.changed().await.is_ok() {
+        if let Err(std::sync::mpsc::TrySendError::Disconnected(())) = wake.try_send(()) {
+            return;
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The real captor: kernel programs and proxy, each told what concerns it, in the right order.
+
+use std::{
+    collections::HashMap,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use mesh_common::{bpf::InboundMode, model::Workload};
+
+use super::enrolment::Captor;
+use crate::{
+    capture::{Capture, CaptureError, HookState},
+    proxy::Proxy,
+    status::Hook,
+};
+
+/// Capture and proxy together.
+pub struct Kernel {
+    capture: Capture,
+    proxy: Arc<Proxy>,
+    pod_netns: String,
+    places: HashMap<Arc<str>, Place>,
+}
+
+/// A network namespace and where it was found. The proxy's descriptors keep its number from
+/// being used again.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    path: PathBuf,
+    number: (u64, u64),
+}
+
+impl Kernel {
+    /// A captor whose pods' namespaces are found by `pod_netns`, with `{namespace}` and `{pod}`.
+    pub fn new(capture: Capture, proxy: Arc<Proxy>, pod_netns: String) -> Self {
+        Self { capture, proxy, pod_netns, places: HashMap::new() }
+    }
+
+    fn place(&self, pod: &Workload) -> Option<Place> {
+        let path = self.pod_netns.replace("{namespace}", &pod.name.namespace);
+        let path = PathBuf::from(path.replace("{pod}", &pod.name.name));
+        Some(Place { number: number(&path)?, path })
+    }
+}
+
+impl Captor for Kernel {
+    fn capture(&mut self, pod: &Workload, mode: InboundMode) -> Result<(), String> {
+        // Looked up first: where it is replaced meanwhile, the next look finds that out.
+        let place = self.place(pod);
+        let serve = |pod, listeners| {
+            self.proxy.serve(pod, listeners);
+            Ok(())
+        };
+        self.capture.capture(pod, mode, serve).map_err(|error| error.to_string())?;
+        if let Some(place) = place {
+            self.places.insert(Arc::clone(&pod.uid), place);
+        }
+        Ok(())
+    }
+
+    fn set_inbound_mode(&mut self, uid: &str, mode: InboundMode) -> Result<(), String> {
+        self.capture.set_inbound_mode(uid, mode).map_err(|error| error.to_string())
+    }
+
+    fn release(&mut self, uid: &str) -> Result<(), String> {
+        self.capture.release(uid).map_err(|error| error.to_string())?;
+        self.proxy.drain(uid);
+        Ok(())
+    }
+
+    fn finish_release(&mut self, uid: &str) -> Result<(), String> {
+        self.proxy.forget(uid);
+        match self.capture.finish_release(uid) {
+            Ok(()) | Err(CaptureError::Unknown(_)) => {
+                self.places.remove(uid);
+                Ok(())
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn connections(&self, uid: &str) -> usize {
+        self.proxy.connections(uid)
+    }
+
+    fn is_gone(&self, uid: &str) -> bool {
+        self.places.get(uid).is_some_and(|place| number(&place.path) != Some(place.number))
+    }
+
+    fn adopted(&self) -> Vec<Arc<str>> {
+        self.capture.adopted()
+    }
+
+    fn inspect(&mut self) -> (Vec<Hook>, Vec<(&'static str, u64)>) {
+        let hooks = self.capture.verify_and_repair().into_iter().map(hook).collect();
+        (hooks, self.capture.counters())
+    }
+}
+
+/// A hook as it is after it was looked at.
+fn hook(state: HookState) -> Hook {
+    let HookState { name, attached, repairs, error } = state;
+    Hook { name, attached: attached || error.is_none(), repairs, error }
+}
+
+/// What tells a namespace from every other that is there now.
+fn number(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}

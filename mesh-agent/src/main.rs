@@ -1,0 +1,174 @@
+//! The daemon: puts the rooms of the agent together and waits for the signal to end.
+
+use std::{process::ExitCode, sync::Arc};
+
+use anyhow::Context;
+use clap::{CommandFactory, Parser};
+use mesh_agent::{
+    admin::{Admin, http, socket::AdminSocket},
+    capture::{self, Capture, CaptureConfig},
+    config::{Cli, Command, Config, Paths},
+    control::{
+        connection::{Address, Connection},
+        enrolment::EnrolmentThread,
+        kernel::Kernel,
+        persist,
+    },
+    identity::{Certificates, Store, renewal},
+    observe::{Observer, metrics::Metrics},
+    proxy::{Dependencies, Proxy, ProxyConfig},
+    snapshot::Snapshot,
+    status::{Status, StatusCollector},
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// The environment variable that says what is logged.
+const LOG_FILTER: &str = "NODEMESH_LOG";
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log();
+    let result = match (cli.command, cli.run) {
+        (Some(Command::Cleanup(paths)), _) => clean_up(&paths),
+        (None, Some(config)) => run(config),
+        (None, None) => {
+            let kind = clap::error::ErrorKind::MissingRequiredArgument;
+            Cli::command().error(kind, "tell which node this is: --node NAME").exit()
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_log() {
+    let filter = EnvFilter::try_from_env(LOG_FILTER).unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+}
+
+fn clean_up(paths: &Paths) -> anyhow::Result<()> {
+    let cleaned = capture::cleanup(&paths.node, &paths.bpffs, &paths.state_dir)?;
+    match std::fs::remove_file(paths.admin_socket()) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).context("cannot remove the admin socket");
+        }
+        _ => {}
+    }
+    let hooks = if cleaned.hooks { "hooks removed" } else { "no hooks were there" };
+    println!("{}: {hooks}, {} pods set back", paths.node, cleaned.pods);
+    Ok(())
+}
+
+fn run(config: Config) -> anyhow::Result<()> {
+    // Connections are carried by the proxy's own threads; everything else is little work.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let node: Arc<str> = config.paths.node.as_str().into();
+    let state = config.paths.node_state();
+    tracing::info!(%node, version = env!("CARGO_PKG_VERSION"), "starts");
+
+    let status = Arc::new(Status::default());
+    let snapshot = Arc::new(Snapshot::new());
+    let stored = state.join("snapshot.pb");
+    if persist::load(&snapshot, &stored) {
+        status.controller(|controller| controller.synced = true);
+    }
+    let certificates = Arc::new(Certificates::new(Some(Store::new(&state))));
+    for problem in certificates.reload() {
+        tracing::warn!("{problem}");
+    }
+    let metrics = Arc::new(Metrics::new());
+    metrics.register(StatusCollector {
+        status: Arc::clone(&status),
+        certificates: Arc::clone(&certificates),
+    });
+    let observer = Arc::new(Observer::new(config.remembered_flows, Arc::clone(&metrics)));
+
+    let admin = Admin {
+        node: Arc::clone(&node),
+        status: Arc::clone(&status),
+        snapshot: Arc::clone(&snapshot),
+        certificates: Arc::clone(&certificates),
+        observer: Arc::clone(&observer),
+    };
+    let socket = config.paths.admin_socket();
+    let _socket = AdminSocket::serve(&socket, admin)
+        .with_context(|| format!("cannot serve {}; see --admin-socket", socket.display()))?;
+    let at = config.metrics_address;
+    http::serve(at, http::Page::metrics(metrics))
+        .with_context(|| format!("cannot serve metrics at {at}; see --metrics-address"))?;
+    let at = config.readiness_address;
+    http::serve(at, http::Page::readiness(Arc::clone(&status)))
+        .with_context(|| format!("cannot serve readiness at {at}; see --readiness-address"))?;
+
+    let capture = Capture::start(capture_config(&config))?;
+    let dependencies = Dependencies {
+        sockets: capture.sockets(),
+        snapshot: Arc::clone(&snapshot),
+        certificates: Arc::clone(&certificates),
+        observer,
+    };
+    let proxy = ProxyConfig { node, workers: config.workers() };
+    let proxy = Arc::new(Proxy::start(proxy, dependencies).context("cannot start the proxy")?);
+
+    let enrolment = EnrolmentThread {
+        node: config.paths.node.clone(),
+        snapshot: Arc::clone(&snapshot),
+        certificates: Arc::clone(&certificates),
+        status: Arc::clone(&status),
+    };
+    let kernel = Kernel::new(capture, proxy, config.paths.pod_netns.clone());
+    let reports = enrolment.start(kernel).context("cannot start a thread")?;
+    tokio::spawn(persist::keep(Arc::clone(&snapshot), Arc::clone(&status), stored));
+    let connection = Connection {
+        address: Address {
+            url: config.controller,
+            ca: config.controller_ca,
+            token: config.join_token_file,
+        },
+        snapshot,
+        status,
+        captured: reports.captured,
+    };
+    let handles = connection.start();
+    let renewal =
+        renewal::keep(certificates, handles.authority, reports.wanted, handles.reconnected);
+    tokio::spawn(renewal);
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("ends; what is captured stays captured, and refuses until an agent is back");
+    Ok(())
+}
+
+fn capture_config(config: &Config) -> CaptureConfig {
+    CaptureConfig {
+        node: config.paths.node.clone(),
+        cgroup: config.cgroup.clone(),
+        bpffs: config.paths.bpffs.clone(),
+        pod_netns: config.paths.pod_netns.clone(),
+        state_dir: config.paths.state_dir.clone(),
+        workers: config.workers(),
+        max_pods: config.max_pods,
+        max_connections: config.max_connections,
+        object: config.bpf_object.clone(),
+        kernel_log: config.kernel_log,
+    }
+}

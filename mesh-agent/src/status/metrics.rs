@@ -1,0 +1,172 @@
+//! The status board and the certificates as metrics.
+
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+};
+
+use super::{Hook, Status};
+use crate::identity::Certificates;
+
+/// Writes hooks, kernel counters, pods, the connection to the controller and the ends of
+/// certificates.
+#[derive(Debug)]
+pub struct StatusCollector {
+    /// The board.
+    pub status: Arc<Status>,
+    /// The certificates.
+    pub certificates: Arc<Certificates>,
+}
+
+impl Collector for StatusCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let (hooks, counters, connected, phases) = {
+            let board = self.status.board();
+            let mut phases: BTreeMap<&str, i64> = BTreeMap::new();
+            for pod in &board.pods {
+                *phases.entry(pod.phase.as_str()).or_default() += 1;
+            }
+            let hooks = by_kind(&board.hooks);
+            (hooks, board.counters.clone(), board.controller.connected, phases)
+        };
+        encode_hooks(&mut encoder, &hooks)?;
+        let mut metric = encoder.encode_descriptor(
+            "nodemesh_kernel_events",
+            "What the kernel programs did",
+            None,
+            MetricType::Counter,
+        )?;
+        for (event, count) in counters {
+            ConstCounter::new(count).encode(metric.encode_family(&[("event", event)])?)?;
+        }
+        let metric = encoder.encode_descriptor(
+            "nodemesh_controller_connected",
+            "Whether the stream from the controller is up",
+            None,
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(i64::from(connected)).encode(metric)?;
+        let mut metric = encoder.encode_descriptor(
+            "nodemesh_pods",
+            "Pods of this node that are in the mesh or are to be, by state",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (state, count) in phases {
+            ConstGauge::new(count).encode(metric.encode_family(&[("state", state)])?)?;
+        }
+        encode_certificates(&mut encoder, &self.certificates)
+    }
+}
+
+/// Whether every hook of a kind is attached, and how often they were put back. The kind is the
+/// first word of the name: pods are no labels.
+fn by_kind(hooks: &[Hook]) -> BTreeMap<String, (bool, u64)> {
+    let mut kinds = BTreeMap::new();
+    for hook in hooks {
+        let kind = hook.name.split(' ').next().unwrap_or(&hook.name).to_owned();
+        let (attached, repairs) = kinds.entry(kind).or_insert((true, 0));
+        *attached &= hook.attached;
+        *repairs += hook.repairs;
+    }
+    kinds
+}
+
+fn encode_hooks(
+    encoder: &mut DescriptorEncoder<'_>,
+    hooks: &BTreeMap<String, (bool, u64)>,
+) -> Result<(), std::fmt::Error> {
+    let mut metric = encoder.encode_descriptor(
+        "nodemesh_hook_attached",
+        "Whether every kernel hook of a kind was attached when last looked at",
+        None,
+        MetricType::Gauge,
+    )?;
+    for (hook, (attached, _)) in hooks {
+        let labels = [("hook", hook.as_str())];
+        ConstGauge::new(i64::from(*attached)).encode(metric.encode_family(&labels)?)?;
+    }
+    let mut metric = encoder.encode_descriptor(
+        "nodemesh_hook_repairs",
+        "Times that a kernel hook was found detached and was put back",
+        None,
+        MetricType::Counter,
+    )?;
+    for (hook, (_, repairs)) in hooks {
+        let labels = [("hook", hook.as_str())];
+        ConstCounter::new(*repairs).encode(metric.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn encode_certificates(
+    encoder: &mut DescriptorEncoder<'_>,
+    certificates: &Certificates,
+) -> Result<(), std::fmt::Error> {
+    let certificates = certificates.list();
+    let mut metric = encoder.encode_descriptor(
+        "nodemesh_certificate_expiry_timestamp_seconds",
+        "When an account's certificate ends",
+        None,
+        MetricType::Gauge,
+    )?;
+    for certificate in &certificates {
+        let Some(not_after) = certificate.not_after else { continue };
+        let seconds =
+            not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let id = &certificate.identity;
+        let labels = [("namespace", id.namespace()), ("account", id.service_account())];
+        ConstGauge::new(i64::try_from(seconds).unwrap_or(i64::MAX))
+            .encode(metric.encode_family(&labels)?)?;
+    }
+    let alarms = certificates.iter().filter(|certificate| certificate.alarming).count();
+    let metric = encoder.encode_descriptor(
+        "nodemesh_certificates_alarming",
+        "Certificates that are missing, or past 75 % of their life, and cannot be renewed",
+        None,
+        MetricType::Gauge,
+    )?;
+    ConstGauge::new(i64::try_from(alarms).unwrap_or(i64::MAX)).encode(metric)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::metrics::Metrics;
+
+    #[test]
+    fn hooks_of_pods_are_counted_by_kind() {
+        let status = Arc::new(Status::default());
+        let hook = |name: &str, attached, repairs| Hook {
+            name: name.into(),
+            attached,
+            repairs,
+            error: None,
+        };
+        status.set_kernel(
+            vec![
+                hook("connect4", true, 2),
+                hook("sk_lookup shop/web", true, 1),
+                hook("sk_lookup shop/db", false, 1),
+            ],
+            vec![("captured", 7)],
+        );
+        let metrics = Metrics::new();
+        let certificates = Arc::new(Certificates::new(None));
+        metrics.register(StatusCollector { status, certificates });
+        let text = metrics.encode();
+        for line in [
+            "nodemesh_hook_attached{hook=\"connect4\"} 1",
+            "nodemesh_hook_attached{hook=\"sk_lookup\"} 0",
+            "nodemesh_hook_repairs_total{hook=\"connect4\"} 2",
+            "nodemesh_hook_repairs_total{hook=\"sk_lookup\"} 2",
+            "nodemesh_kernel_events_total{event=\"captured\"} 7",
+            "nodemesh_controller_connected 0",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
+        }
+    }
+}
