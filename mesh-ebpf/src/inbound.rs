@@ -29,8 +29,7 @@ pub fn inbound(ctx: SkLookupContext) -> u32 {
     let Some(arrival) = Arrival::new(&ctx) else { return PASS };
     let Some(pod) = INBOUND.get(0) else { return PASS };
     let is_own = |address: &Address| *address == pod.ipv4 || *address == pod.ipv6;
-    let server = arrival.server();
-    let port = arrival.server_port();
+    let (server, port) = (arrival.server.address, arrival.server.port);
 
     // The outbound listener answers on all of 127.0.0.0/8, though it is bound to 127.0.0.1.
     if server.is_loopback() {
@@ -48,7 +47,7 @@ pub fn inbound(ctx: SkLookupContext) -> u32 {
         // where a connection was going.
         return refuse(&ctx);
     }
-    let client = arrival.client();
+    let client = arrival.client.address;
     if client.is_loopback() || is_own(&client) {
         // The pod talks to itself: by address, as over lo to the pod's own address the packet
         // claims to have come through eth0.

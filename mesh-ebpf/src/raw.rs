@@ -7,7 +7,7 @@
 use core::{marker::PhantomData, ptr};
 
 use aya_ebpf::{
-    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sk_lookup, bpf_sock, bpf_sock_addr, sockaddr},
+    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock, bpf_sock_addr, sockaddr},
     btf_maps::SkStorage,
     helpers::{
         bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_map_lookup_elem, bpf_set_retval,
@@ -312,17 +312,15 @@ impl<'a> Event<'a> {
     #[inline(always)]
     pub fn connection(&self, netns: u64) -> ConnectionKey {
         let ops = self.0.ops;
-        let mut client = Address::NONE;
-        let mut server = Address::NONE;
-        if field!(ops, family) == AF_INET6 {
-            client = address!(ops, local_ip6);
-            server = address!(ops, remote_ip6);
-        }
+        let (client4, server4) = (field!(ops, local_ip4), field!(ops, remote_ip4));
+        let (client6, server6) = (address!(ops, local_ip6), address!(ops, remote_ip6));
         // An IPv6 socket that speaks IPv4 keeps its addresses in the IPv4 fields.
-        if field!(ops, family) == AF_INET || server.ipv4_word().is_some() {
-            client = Address::from_ipv4_word(field!(ops, local_ip4));
-            server = Address::from_ipv4_word(field!(ops, remote_ip4));
-        }
+        let is_ipv4 = field!(ops, family) == AF_INET || server6.ipv4_word().is_some();
+        let (client, server) = if is_ipv4 {
+            (Address::from_ipv4_word(client4), Address::from_ipv4_word(server4))
+        } else {
+            (client6, server6)
+        };
         ConnectionKey {
             netns,
             client,
@@ -335,49 +333,44 @@ impl<'a> Event<'a> {
 }
 
 /// A new TCP connection that arrives in a network namespace.
-pub struct Arrival<'a> {
-    lookup: *mut bpf_sk_lookup,
-    context: PhantomData<&'a SkLookupContext>,
+pub struct Arrival {
+    is_ipv4: bool,
+    /// The address and port that are called.
+    pub server: Destination,
+    /// The address and port that call.
+    pub client: Destination,
 }
 
-impl<'a> Arrival<'a> {
+impl Arrival {
     /// The connection that the program was started for; `None` if it is not TCP.
     #[inline(always)]
-    pub fn new(ctx: &'a SkLookupContext) -> Option<Self> {
-        let arrival = Self { lookup: ctx.lookup, context: PhantomData };
-        (field!(ctx.lookup, protocol) == IPPROTO_TCP).then_some(arrival)
+    pub fn new(ctx: &SkLookupContext) -> Option<Self> {
+        let lookup = ctx.lookup;
+        if field!(lookup, protocol) != IPPROTO_TCP {
+            return None;
+        }
+        // Both families, of which one is zero: were only one read, the compiler would choose the
+        // field's offset at run time, and the verifier would refuse that.
+        let (server4, client4) = (field!(lookup, local_ip4), field!(lookup, remote_ip4));
+        let (server6, client6) = (address!(lookup, local_ip6), address!(lookup, remote_ip6));
+        let is_ipv4 = field!(lookup, family) == AF_INET;
+        let (server, client) = if is_ipv4 {
+            (Address::from_ipv4_word(server4), Address::from_ipv4_word(client4))
+        } else {
+            (server6, client6)
+        };
+        let client_port = u16::from_be(field!(lookup, remote_port)).into();
+        Some(Self {
+            is_ipv4,
+            server: Destination { address: server, port: field!(lookup, local_port) },
+            client: Destination { address: client, port: client_port },
+        })
     }
 
     /// Whether it came as IPv4.
     #[inline(always)]
     pub fn is_ipv4(&self) -> bool {
-        field!(self.lookup, family) == AF_INET
-    }
-
-    /// The address that is called.
-    #[inline(always)]
-    pub fn server(&self) -> Address {
-        if self.is_ipv4() {
-            Address::from_ipv4_word(field!(self.lookup, local_ip4))
-        } else {
-            address!(self.lookup, local_ip6)
-        }
-    }
-
-    /// The address that calls.
-    #[inline(always)]
-    pub fn client(&self) -> Address {
-        if self.is_ipv4() {
-            Address::from_ipv4_word(field!(self.lookup, remote_ip4))
-        } else {
-            address!(self.lookup, remote_ip6)
-        }
-    }
-
-    /// The port that is called.
-    #[inline(always)]
-    pub fn server_port(&self) -> u32 {
-        field!(self.lookup, local_port)
+        self.is_ipv4
     }
 
     /// Whether `connections` holds it for the pod of this namespace.
@@ -385,10 +378,10 @@ impl<'a> Arrival<'a> {
     pub fn is_in(&self, connections: &'static HashMap<ConnectionKey, u32>, netns: u64) -> bool {
         let connection = ConnectionKey {
             netns,
-            client: self.client(),
-            server: self.server(),
-            client_port: u16::from_be(field!(self.lookup, remote_port)).into(),
-            server_port: self.server_port(),
+            client: self.client.address,
+            server: self.server.address,
+            client_port: self.client.port,
+            server_port: self.server.port,
         };
         // SAFETY: only whether there is an entry is looked at.
         unsafe { connections.get(connection).is_some() }
