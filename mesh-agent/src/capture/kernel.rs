@@ -25,7 +25,7 @@ use super::{
     links::{HookState, LinkError, PinnedLink, Wanted},
     pins::Pins,
 };
-use crate::sys::{Hook, Map, Target};
+use crate::sys::{self, Hook, Map, Plain, Target};
 
 /// The programs that `cargo xtask ebpf` built before the agent was; empty if it did not.
 static EMBEDDED: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh-ebpf.o"));
@@ -113,9 +113,18 @@ pub struct Kernel {
     loader: EbpfLoader<'static>,
     object: Cow<'static, [u8]>,
     hooks: Vec<PinnedLink>,
+    maps: Vec<PinnedMap>,
     counters: PerCpuArray<MapData, u64>,
     /// The enrolled pods, by network namespace cookie.
     pub pods: Map<u64, Pod>,
+}
+
+/// A map that every instance of the programs must find at its pin.
+struct PinnedMap {
+    name: &'static str,
+    path: PathBuf,
+    map: OwnedFd,
+    repairs: u64,
 }
 
 /// An instance of the `inbound` program for one pod, with maps of its own.
@@ -163,11 +172,14 @@ impl Kernel {
         if config.kernel_log {
             read_log(&mut programs);
         }
+        let maps = SHARED_MAPS.into_iter().map(|name| PinnedMap::open(name, pins));
+        let maps = maps.collect::<Result<_, _>>()?;
         let counters = programs.take_map("COUNTERS").ok_or(KernelError::Missing("COUNTERS"))?;
         Ok(Self {
             loader,
             object,
             hooks,
+            maps,
             counters: PerCpuArray::try_from(counters)?,
             pods: Map::open(&pins.map("PODS"))
                 .map_err(|source| KernelError::Map { name: "PODS", source })?,
@@ -189,9 +201,10 @@ impl Kernel {
         })
     }
 
-    /// Looks whether the node's hooks are in place, and puts back what is not.
+    /// Looks whether the node's hooks and maps are in place, and puts back what is not.
     pub fn verify_and_repair(&mut self) -> impl Iterator<Item = HookState> {
-        self.hooks.iter_mut().map(PinnedLink::verify_and_repair)
+        let hooks = self.hooks.iter_mut().map(PinnedLink::verify_and_repair);
+        hooks.chain(self.maps.iter_mut().map(PinnedMap::verify_and_repair))
     }
 
     /// What the programs counted, over all CPUs.
@@ -203,6 +216,27 @@ impl Kernel {
                 Some((name, values.iter().sum()))
             })
             .collect()
+    }
+}
+
+impl PinnedMap {
+    fn open(name: &'static str, pins: &Pins) -> Result<Self, KernelError> {
+        let path = pins.map(name);
+        let map = sys::open_pin(&path).map_err(|source| KernelError::Map { name, source })?;
+        Ok(Self { name, path, map, repairs: 0 })
+    }
+
+    /// Without its pin the next pod's program would get a map of its own, that nobody reads.
+    fn verify_and_repair(&mut self) -> HookState {
+        let attached = self.path.exists();
+        let mut error = None;
+        if !attached {
+            self.repairs += 1;
+            let directory = self.path.parent().map_or(Ok(()), fs::create_dir_all);
+            let pinned = directory.and_then(|()| sys::pin(self.map.as_fd(), &self.path));
+            error = pinned.err().map(|error| error.to_string());
+        }
+        HookState { name: format!("map {}", self.name), attached, repairs: self.repairs, error }
     }
 }
 
@@ -248,7 +282,7 @@ fn load(programs: &mut Ebpf, name: &'static str) -> Result<(OwnedFd, u32), Kerne
 }
 
 /// A map that only this instance has.
-fn private_map<K: crate::sys::Plain, V: crate::sys::Plain>(
+fn private_map<K: Plain, V: Plain>(
     programs: &mut Ebpf,
     name: &'static str,
 ) -> Result<Map<K, V>, KernelError> {

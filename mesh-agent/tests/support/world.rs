@@ -6,7 +6,7 @@
 use std::{
     fs,
     io::{self, Read, Write},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd,
     path::{Path, PathBuf},
     process::{self, Command},
@@ -18,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aya::maps::{HashMap, Map, MapData};
 use mesh_agent::capture::{
     Capture, CaptureConfig, Pod, listeners::PodListeners, netns::Netns, sockets::SocketTable,
 };
@@ -46,7 +47,7 @@ pub struct World {
 impl World {
     pub fn new() -> Self {
         assert!(
-            rustix_is_root(),
+            rustix::process::geteuid().is_root(),
             "capture tests load kernel programs and make network namespaces: run them as root"
         );
         let prefix = format!("nmc{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -67,6 +68,8 @@ impl World {
             ip(&["-n", &netns, "addr", "add", &format!("10.99.0.{number}/24"), "dev", "eth0"]);
             let address = format!("fd99::{number}/64");
             ip(&["-n", &netns, "addr", "add", &address, "dev", "eth0", "nodad"]);
+            // Without one the kernel need not probe for another holder of it, for a second.
+            ip(&["-n", &netns, "link", "set", "eth0", "addrgenmode", "none"]);
             ip(&["-n", &netns, "link", "set", "lo", "up"]);
             ip(&["-n", &netns, "link", "set", "eth0", "up"]);
         }
@@ -132,6 +135,23 @@ impl World {
             let output = Command::new("sh").args(["-c", command]).output().expect("sh starts");
             String::from_utf8_lossy(&output.stdout).into_owned()
         })
+    }
+
+    /// How many captured connections wait for the proxy.
+    pub fn published(&self) -> usize {
+        self.connections::<20>("ORIGINAL_DESTINATIONS")
+    }
+
+    /// How many connections of the proxy are let through to local pods.
+    pub fn admitted(&self) -> usize {
+        self.connections::<4>("ADMITTED")
+    }
+
+    fn connections<const VALUE: usize>(&self, map: &str) -> usize {
+        let data = MapData::from_pin(self.pins().join("maps").join(map)).expect("it is pinned");
+        let map = Map::from_map_data(data).expect("a known kind of map");
+        let map = HashMap::<_, [u8; size_of::<ConnectionKey>()], [u8; VALUE]>::try_from(map);
+        map.map_or_else(|error| panic!("{error}"), |map| map.keys().count())
     }
 
     pub fn workload(&self, pod: &str) -> Workload {
@@ -298,10 +318,6 @@ fn ip(arguments: &[&str]) {
     );
 }
 
-fn rustix_is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
 /// Puts this process into a cgroup of its own, so that no other test's programs see its sockets.
 fn join_cgroup() -> PathBuf {
     let mut worlds = WORLDS.lock().expect("no test panics while it holds this");
@@ -331,11 +347,6 @@ fn cgroup_root() -> PathBuf {
         (fields.next() == Some("cgroup2")).then(|| PathBuf::from(path))
     });
     root.expect("cgroup v2 is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified")
-}
-
-/// An address of the same text.
-pub fn address(text: &str) -> IpAddr {
-    text.parse().expect("an address")
 }
 
 /// An address and a port of the same text.
