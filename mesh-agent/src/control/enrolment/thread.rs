@@ -126,7 +126,7 @@ impl EnrolmentThread {
             let repaired = hook.repairs > earlier.map_or(0, |earlier| earlier.repairs);
             let name = &hook.name;
             if repaired {
-                tracing::error!(hook = name, "a kernel hook was not attached");
+                tracing::error!(hook = name, "a kernel hook was removed by someone");
                 tracing::info!(hook = name, repairs = hook.repairs, "put the kernel hook back");
                 self.status.incident(format!(
                     "kernel hook {name} was found detached and was put back: something on this \

@@ -1,0 +1,101 @@
+//! A node's status for people.
+
+use mesh_common::api::v1;
+
+use crate::output::{Palette, Tone, columns, timestamp};
+
+/// Everything about one node; problems last, where the eye is.
+pub fn section(status: &v1::NodeStatus, palette: Palette) -> String {
+    let mut text = format!("{} (mesh-agent {})\n", status.node, status.version);
+    text += &columns("  ", &[vec!["controller".into(), controller(status)]]);
+    part(&mut text, "pods", status.pods.iter().map(pod).collect());
+    part(&mut text, "hooks", status.hooks.iter().map(hook).collect());
+    part(&mut text, "certificates", status.certificates.iter().map(certificate).collect());
+    if status.problems.is_empty() {
+        text += &format!("  {}\n", palette.paint(Tone::Good, "no problems"));
+    } else {
+        text += &format!("  {}\n", palette.paint(Tone::Bad, "problems"));
+        for problem in &status.problems {
+            text += &format!("    {problem}\n");
+        }
+    }
+    text
+}
+
+fn controller(status: &v1::NodeStatus) -> String {
+    let Some(controller) = &status.controller else { return "unknown".to_owned() };
+    let connected = if controller.connected { "connected" } else { "not connected" };
+    let synced = match (controller.synced, controller.connected) {
+        (true, true) => format!("{} resources", controller.resources),
+        (true, false) => format!("serving on with the {} resources it knows", controller.resources),
+        (false, _) => "no picture of the mesh yet".to_owned(),
+    };
+    format!("{}, {connected}, {synced}", controller.address)
+}
+
+fn pod(pod: &v1::PodStatus) -> Vec<String> {
+    let name = pod.name.as_ref();
+    let name = name.map_or_else(String::new, |it| format!("{}/{}", it.namespace, it.name));
+    let connections = match pod.connections {
+        1 => "1 connection".to_owned(),
+        count => format!("{count} connections"),
+    };
+    vec![name, pod.state.clone(), connections, pod.reason.clone()]
+}
+
+fn hook(hook: &v1::HookStatus) -> Vec<String> {
+    let attached = if hook.attached { "attached" } else { "not attached" };
+    let repairs = match hook.repairs {
+        0 => String::new(),
+        1 => "put back once".to_owned(),
+        times => format!("put back {times} times"),
+    };
+    vec![hook.name.clone(), attached.to_owned(), repairs]
+}
+
+fn certificate(certificate: &v1::CertificateStatus) -> Vec<String> {
+    let until = u64::try_from(certificate.not_after).unwrap_or_default();
+    let until = timestamp(until.saturating_mul(1_000_000_000));
+    vec![
+        certificate.identity.clone(),
+        format!("until {until}"),
+        format!("serial {}", certificate.serial),
+    ]
+}
+
+fn part(text: &mut String, title: &str, rows: Vec<Vec<String>>) {
+    if rows.is_empty() {
+        *text += &format!("  {title}: none\n");
+    } else {
+        *text += &format!("  {title}\n");
+        *text += &columns("    ", &rows);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::json::tests::status;
+
+    #[test]
+    fn shows_every_part() {
+        assert_eq!(
+            section(&status(), Palette::plain()),
+            "node-1 (mesh-agent 0.1.0)\n\
+             \u{20} controller  https://10.0.0.1:15012, connected, 12 resources\n\
+             \u{20} pods\n\
+             \u{20}   shop/db   failed    0 connections  port 15001 is in use\n\
+             \u{20}   shop/web  captured  1 connection\n\
+             \u{20} hooks\n\
+             \u{20}   connect4          attached      put back 2 times\n\
+             \u{20}   inbound shop/web  not attached\n\
+             \u{20} certificates\n\
+             \u{20}   spiffe://cluster.local/ns/shop/sa/web  until 2026-01-02T00:00:00Z  serial 0a1b\n\
+             \u{20} problems\n\
+             \u{20}   kernel hook inbound shop/web is not attached\n"
+        );
+        let fine = v1::NodeStatus { problems: Vec::new(), pods: Vec::new(), ..status() };
+        let text = section(&fine, Palette::plain());
+        assert!(text.contains("  pods: none\n") && text.ends_with("  no problems\n"), "{text}");
+    }
+}
