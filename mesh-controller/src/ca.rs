@@ -126,3 +126,6 @@ impl Certified {
         self.not_after - now < (self.not_after - self.not_before) / 3
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,3 +70,6 @@ impl CapturesFile {
         private_file::write(&self.path, &bytes)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -86,3 +86,6 @@ struct Memberships {
     of_pods: BTreeMap<NamespacedName, Vec<Membership>>,
     others: BTreeMap<NamespacedName, service::OtherEndpoint>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -97,3 +97,6 @@ fn responses(changes: Vec<Change>) -> Vec<v1::SubscribeResponse> {
     }
     responses
 }
+
+#[cfg(test)]
+mod tests;

@@ -141,3 +141,6 @@ fn check_mode(path: &Path, metadata: &fs::Metadata, wanted: u32) -> Result<(), P
 fn io_error(path: &Path) -> impl Fn(io::Error) -> PrivateFileError {
     move |error| PrivateFileError::Io { path: path.to_owned(), error }
 }
+
+#[cfg(test)]
+mod tests;

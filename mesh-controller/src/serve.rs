@@ -158,3 +158,6 @@ impl controller_server::Controller for Controller {
         sign::sign(&self.shared, &node, &request.into_inner().csr).map(Response::new)
     }
 }
+
+#[cfg(test)]
+mod tests;

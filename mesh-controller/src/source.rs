@@ -144,3 +144,6 @@ fn is_merely_unreadable(
         }),
     })
 }
+
+#[cfg(test)]
+mod tests;

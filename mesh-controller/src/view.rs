@@ -144,3 +144,6 @@ impl Picture {
         self.nodes.get(node).is_some_and(|needs| needs.identities.contains(identity))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,6 @@ use tonic::{
 };
 
 use super::Shared;
-use crate::token::InvalidToken;
 
 /// The node that a verified token names.
 #[derive(Clone, Debug)]
@@ -78,7 +77,7 @@ fn claimed(token: &str) -> String {
     match token.rsplit_once('.') {
         Some((node, _)) => node.chars().take(253).collect(),
         // Without the dot it may be the secret part alone, which logs must not hold.
-        None => InvalidToken::Malformed.to_string(),
+        None => "unknown".to_owned(),
     }
 }
 

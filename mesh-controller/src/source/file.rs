@@ -232,3 +232,6 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     file.take(FILE_BYTES + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests;

@@ -235,3 +235,6 @@ where
         reason: error.reason,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,463 @@
+//! Every rule and every problem of the compiler, in tables, and that order never matters.
+
+use std::{path::Path, sync::Arc};
+
+use mesh_common::model::{PortMapping, Service, Workload};
+use proptest::prelude::*;
+
+use super::*;
+use crate::source::{Merger, yaml};
+
+const NAMESPACES: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {nodemesh.dev/mesh: enabled}}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: legacy}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: kube-system, labels: {nodemesh.dev/mesh: enabled}}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: node-1}
+";
+
+fn pod(name: &str, address: &str, more: &str) -> String {
+    let (namespace, name) = name.split_once('/').expect("namespace/name");
+    let more = more.replace("; ", "\n");
+    let (labels, spec, status) =
+        (part(&more, "labels"), part(&more, "spec"), part(&more, "status"));
+    let metadata = part(&more, "metadata");
+    format!(
+        "\n---\napiVersion: v1\nkind: Pod\n\
+         metadata: {{name: {name}, namespace: {namespace}, labels: {{app: {name}{labels}}}{metadata}}}\n\
+         spec: {{nodeName: node-1, containers: []{spec}}}\n\
+         status: {{podIP: \"{address}\"{status}}}\n"
+    )
+}
+
+/// The flow mapping entries that `more` has for `section`, with a comma before them.
+fn part(more: &str, section: &str) -> String {
+    let line = more.lines().find_map(|line| line.strip_prefix(section)?.strip_prefix(' '));
+    line.map(|entries| format!(", {entries}")).unwrap_or_default()
+}
+
+fn service(name: &str, spec: &str) -> String {
+    let (namespace, name) = name.split_once('/').expect("namespace/name");
+    format!(
+        "\n---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
+         spec: {{{spec}}}\n"
+    )
+}
+
+fn slice(name: &str, service: &str, ports: &str, endpoints: &str) -> String {
+    let (namespace, name) = name.split_once('/').expect("namespace/name");
+    format!(
+        "\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+         metadata: {{name: {name}, namespace: {namespace}, \
+         labels: {{kubernetes.io/service-name: {service}}}}}\n\
+         addressType: IPv4\nports: [{ports}]\nendpoints: [{endpoints}]\n"
+    )
+}
+
+fn policy(name: &str, spec: &str) -> String {
+    let (namespace, name) = name.split_once('/').expect("namespace/name");
+    format!(
+        "\n---\napiVersion: nodemesh.dev/v1alpha1\nkind: AuthorizationPolicy\n\
+         metadata: {{name: {name}, namespace: {namespace}}}\nspec: {{{spec}}}\n"
+    )
+}
+
+fn compiled_with(yaml: &str, captures: &Captures) -> Compiled {
+    let file: Arc<Path> = Path::new("objects.yaml").into();
+    let parsed = yaml::parse(&file, yaml);
+    let bad: Vec<_> = parsed.iter().filter_map(|parsed| parsed.object.as_ref().err()).collect();
+    assert!(bad.is_empty(), "{bad:?}\n{yaml}");
+    let objects = Merger::default().merge(&BTreeMap::from([(file, Ok(parsed))]));
+    let index = objects.in_use.values().map(|(object, _)| object).collect();
+    compile(&index, captures, &"cluster.local".parse().expect("a literal"))
+}
+
+fn compiled(yaml: &str) -> Compiled {
+    compiled_with(yaml, &Captures::default())
+}
+
+impl Compiled {
+    fn workload(&self, name: &str) -> Option<&Workload> {
+        self.resources.values().find_map(|resource| match resource {
+            Resource::Workload(workload) if workload.name.to_string() == name => Some(workload),
+            _ => None,
+        })
+    }
+
+    fn service(&self, name: &str) -> Option<&Service> {
+        self.resources.values().find_map(|resource| match resource {
+            Resource::Service(service) if service.name.to_string() == name => Some(service),
+            _ => None,
+        })
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let text = |problem: &Problem| format!("{}: {}", problem.object, problem.reason);
+        self.problems.iter().map(text).collect()
+    }
+}
+
+#[test]
+fn labels_decide_who_is_in_the_mesh() {
+    for (name, more, expected) in [
+        ("shop/a", "", Some(true)),
+        ("legacy/a", "", Some(false)),
+        ("unknown/a", "", Some(false)),
+        ("legacy/a", "labels nodemesh.dev/mesh: enabled", Some(true)),
+        ("shop/a", "labels nodemesh.dev/mesh: disabled", Some(false)),
+        ("kube-system/a", "", Some(false)),
+        ("kube-system/a", "labels nodemesh.dev/mesh: enabled", Some(false)),
+        ("nodemesh-system/a", "labels nodemesh.dev/mesh: enabled", Some(false)),
+        ("shop/a", "spec hostNetwork: true", Some(false)),
+        ("shop/a", "status phase: Running", Some(true)),
+        ("shop/a", "status phase: Succeeded", None),
+        ("shop/a", "status phase: Failed", None),
+    ] {
+        let compiled = compiled(&format!("{NAMESPACES}{}", pod(name, "10.0.0.1", more)));
+        let found = compiled.workload(name).map(|workload| workload.enrolled);
+        assert_eq!(found, expected, "{name} {more}");
+        assert_eq!(compiled.problems(), [] as [&str; 0], "{name} {more}");
+    }
+}
+
+#[test]
+fn a_pod_without_an_address_is_no_workload() {
+    let compiled = compiled(&format!("{NAMESPACES}{}", pod("shop/a", "", "")));
+    assert_eq!(compiled.workload("shop/a"), None);
+}
+
+#[test]
+fn a_label_that_means_nothing_is_a_problem() {
+    let yaml = format!(
+        "{NAMESPACES}{}\n---\napiVersion: v1\nkind: Namespace\n\
+         metadata: {{name: other, labels: {{nodemesh.dev/mesh: yes}}}}\n",
+        pod("shop/a", "10.0.0.1", "labels nodemesh.dev/mesh: off")
+    );
+    let compiled = compiled(&yaml);
+    assert_eq!(
+        compiled.problems(),
+        [
+            "Namespace other: label nodemesh.dev/mesh=yes is neither `enabled` nor `disabled`: \
+             not in the mesh",
+            "Pod shop/a: label nodemesh.dev/mesh=off is neither `enabled` nor `disabled`: the \
+             namespace's label decides",
+        ]
+    );
+    assert!(compiled.workload("shop/a").is_some_and(|workload| workload.enrolled));
+}
+
+#[test]
+fn identity_is_the_account_and_uid_falls_back_to_the_name() {
+    let compiled = compiled(&format!(
+        "{NAMESPACES}{}{}{}",
+        pod("shop/a", "10.0.0.1", ""),
+        pod("shop/b", "10.0.0.2", "spec serviceAccountName: web; metadata uid: u-1"),
+        pod("shop/c", "10.0.0.3", "spec hostNetwork: true"),
+    ));
+    let seen = |name: &str| {
+        let workload = compiled.workload(name).expect(name);
+        (workload.identity.as_ref().map(ToString::to_string), workload.uid.to_string())
+    };
+    let id = |account: &str| Some(format!("spiffe://cluster.local/ns/shop/sa/{account}"));
+    assert_eq!(seen("shop/a"), (id("default"), "shop/a".into()));
+    assert_eq!(seen("shop/b"), (id("web"), "u-1".into()));
+    assert_eq!(seen("shop/c"), (None, "shop/c".into()));
+}
+
+#[test]
+fn captured_is_what_the_pods_own_node_says() {
+    let yaml = format!(
+        "{NAMESPACES}{}{}{}",
+        pod("shop/a", "10.0.0.1", ""),
+        pod("shop/b", "10.0.0.2", ""),
+        pod("legacy/c", "10.0.0.3", "")
+    );
+    let mut captures = Captures::default();
+    captures.report("node-1", ["shop/a".to_owned(), "legacy/c".to_owned()]);
+    captures.report("node-2", ["shop/b".to_owned()]);
+    let compiled = compiled_with(&yaml, &captures);
+    let captured = |name: &str| compiled.workload(name).is_some_and(|workload| workload.captured);
+    assert!(captured("shop/a"));
+    assert!(!captured("shop/b"), "another node's word does not count");
+    assert!(!captured("legacy/c"), "not in the mesh");
+}
+
+#[test]
+fn an_address_belongs_to_one_pod() {
+    let yaml = format!(
+        "{}{}{}{}{}",
+        pod("shop/b", "10.0.0.1", "metadata creationTimestamp: 2026-01-02T00:00:00Z"),
+        pod("shop/a", "10.0.0.1", "metadata creationTimestamp: 2026-01-03T00:00:00Z"),
+        pod("shop/unknown-age", "10.0.0.1", ""),
+        pod("shop/done", "10.0.0.1", "status phase: Succeeded"),
+        pod("shop/other", "10.0.0.2", ""),
+    );
+    let compiled = compiled(&yaml);
+    let complaint =
+        "address 10.0.0.1 is that of Pod shop/b, which keeps it: an address is one pod's";
+    assert_eq!(
+        compiled.problems(),
+        [format!("Pod shop/a: {complaint}"), format!("Pod shop/unknown-age: {complaint}")]
+    );
+    assert!(compiled.workload("shop/b").is_some());
+    assert!(compiled.workload("shop/a").is_none());
+    assert!(compiled.workload("shop/other").is_some());
+}
+
+#[test]
+fn a_uid_belongs_to_one_pod() {
+    let yaml = format!(
+        "{}{}{}",
+        pod("shop/a", "10.0.0.1", "metadata uid: u"),
+        pod("shop/b", "10.0.0.2", "metadata uid: u"),
+        pod("shop/c", "10.0.0.3", "metadata uid: u"),
+    );
+    let compiled = compiled(&yaml);
+    let complaint = "has the uid of Pod shop/a, and is left out: uids are unique";
+    assert_eq!(
+        compiled.problems(),
+        [format!("Pod shop/b: {complaint}"), format!("Pod shop/c: {complaint}")]
+    );
+    assert!(compiled.workload("shop/a").is_some());
+}
+
+#[test]
+fn services_have_virtual_addresses_and_tcp_ports() {
+    let yaml = [
+        service(
+            "shop/web",
+            "clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, 'fd96::1'], ports: [{name: http, port: \
+             80, appProtocol: http}, {name: dns, port: 53, protocol: UDP}]",
+        ),
+        service("shop/headless", "clusterIP: None, ports: [{port: 6379}]"),
+        service("shop/elsewhere", "type: ExternalName, externalName: example.com"),
+        service("shop/x-double", "clusterIP: 10.96.0.1"),
+    ]
+    .concat();
+    let compiled = compiled(&yaml);
+    let web = compiled.service("shop/web").expect("compiled");
+    assert_eq!(web.addresses.len(), 2);
+    let ports: Vec<_> = web.ports.iter().map(|port| (port.port, &*port.name)).collect();
+    assert_eq!(ports, [(80, "http")]);
+    assert_eq!(web.ports[0].app_protocol.as_deref(), Some("http"));
+    assert!(compiled.service("shop/headless").is_some_and(|it| it.addresses.is_empty()));
+    assert_eq!(compiled.service("shop/elsewhere"), None);
+    assert_eq!(
+        compiled.problems(),
+        ["Service shop/x-double: cluster IP 10.96.0.1 is that of Service shop/web, which keeps it"]
+    );
+}
+
+#[test]
+fn slices_put_pods_and_others_behind_services() {
+    let yaml = [
+        pod("shop/web-0", "10.0.0.1", ""),
+        pod("shop/web-1", "10.0.0.2", ""),
+        service(
+            "shop/web",
+            "clusterIP: 10.96.0.1, ports: [{name: a, port: 80}, {name: b, port: 81}]",
+        ),
+        slice(
+            "shop/web-x",
+            "web",
+            "{name: a, port: 8080}, {name: c, port: 1}",
+            "{addresses: [10.0.0.1], targetRef: {kind: Pod, name: web-0}}, \
+             {addresses: [10.0.0.2], conditions: {ready: false}}, \
+             {addresses: [192.0.2.1], nodeName: node-1}",
+        ),
+        slice("shop/web-y", "web", "{name: b, port: 8081}", "{addresses: [10.0.0.1]}"),
+    ]
+    .concat();
+    let compiled = compiled(&yaml);
+    assert_eq!(compiled.problems(), [] as [&str; 0]);
+    let memberships = |name: &str| {
+        let workload = compiled.workload(name).expect(name);
+        let ports = |membership: &Membership| {
+            let pair = |port: &PortMapping| (port.service_port, port.target_port);
+            (membership.ready, membership.ports.iter().map(pair).collect::<Vec<_>>())
+        };
+        workload.memberships.iter().map(ports).collect::<Vec<_>>()
+    };
+    assert_eq!(memberships("shop/web-0"), [(true, vec![(80, 8080), (81, 8081)])]);
+    assert_eq!(memberships("shop/web-1"), [(false, vec![(80, 8080)])]);
+    assert_eq!(memberships("shop/web-x/192.0.2.1"), [(true, vec![(80, 8080)])]);
+    let other = compiled.workload("shop/web-x/192.0.2.1").expect("synthesized");
+    assert_eq!((other.identity.as_ref(), other.enrolled), (None, false));
+    assert_eq!(other.node.as_deref(), Some("node-1"));
+}
+
+#[test]
+fn stale_endpoints_never_lead_to_another_pod() {
+    let yaml = [
+        pod("shop/new", "10.0.0.1", ""),
+        pod("shop/done", "10.0.0.9", "status phase: Succeeded"),
+        service("shop/web", "clusterIP: 10.96.0.1, ports: [{port: 80}]"),
+        slice(
+            "shop/web-x",
+            "web",
+            "{port: 8080}",
+            "{addresses: [10.0.0.1], targetRef: {kind: Pod, name: old}}, \
+             {addresses: [10.0.0.7], targetRef: {kind: Pod, name: new}}, \
+             {addresses: [10.0.0.9], targetRef: {kind: Pod, name: done}}, \
+             {addresses: [10.0.0.8], targetRef: {kind: Pod, name: unseen}}",
+        ),
+    ]
+    .concat();
+    let compiled = compiled(&yaml);
+    assert_eq!(
+        compiled.problems(),
+        [
+            "EndpointSlice shop/web-x: endpoint 10.0.0.1 says it is Pod shop/old, which does not \
+             exist, but the address is that of Pod shop/new; it is left out",
+            "EndpointSlice shop/web-x: endpoint 10.0.0.7 says it is Pod shop/new, which has another \
+             address; it is left out",
+        ]
+    );
+    assert!(compiled.workload("shop/new").is_some_and(|it| it.memberships.is_empty()));
+    assert!(compiled.workload("shop/web-x/10.0.0.8").is_some());
+    assert!(compiled.workload("shop/web-x/10.0.0.9").is_none());
+}
+
+#[test]
+fn slices_that_lead_nowhere_are_problems() {
+    let unlabelled = "\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+                      metadata: {name: c, namespace: shop}\naddressType: IPv4\nendpoints: []\n";
+    let yaml = [
+        service("shop/web", "clusterIP: 10.96.0.1, ports: [{name: http, port: 80}]"),
+        slice("shop/a", "missing", "", ""),
+        slice("shop/b", "web", "{name: https, port: 8443}", ""),
+        unlabelled.to_owned(),
+    ]
+    .concat();
+    assert_eq!(
+        compiled(&yaml).problems(),
+        [
+            "EndpointSlice shop/a: Service shop/missing does not exist",
+            "EndpointSlice shop/b: no port has the name of a TCP port of Service shop/web",
+            "EndpointSlice shop/c: has no label kubernetes.io/service-name, so it stands behind no \
+             Service",
+        ]
+    );
+}
+
+#[test]
+fn policies_apply_by_namespace_and_labels() {
+    let yaml = [
+        NAMESPACES.to_owned(),
+        pod("shop/web", "10.0.0.1", ""),
+        pod("shop/redis", "10.0.0.2", ""),
+        pod("legacy/web", "10.0.0.3", "labels nodemesh.dev/mesh: enabled"),
+        pod("legacy/out", "10.0.0.4", ""),
+        policy("shop/web", "selector: {matchLabels: {app: web}}"),
+        policy("shop/all", "action: DENY"),
+        policy("nodemesh-system/mesh", "rules: [{}]"),
+        policy("nodemesh-system/webs", "selector: {matchLabels: {app: web}}"),
+        policy("other/none", ""),
+    ]
+    .concat();
+    let compiled = compiled(&yaml);
+    for (pod, expected) in [
+        (
+            "shop/web",
+            &["nodemesh-system/mesh", "nodemesh-system/webs", "shop/all", "shop/web"] as &[&str],
+        ),
+        ("shop/redis", &["nodemesh-system/mesh", "shop/all"]),
+        ("legacy/web", &["nodemesh-system/mesh", "nodemesh-system/webs"]),
+        ("legacy/out", &[]),
+    ] {
+        let workload = compiled.workload(pod).expect(pod);
+        let names: Vec<_> =
+            workload.authorization_policies.iter().map(ToString::to_string).collect();
+        assert_eq!(names, expected, "{pod}");
+    }
+}
+
+/// Documents that touch each other in many ways.
+fn documents() -> Vec<String> {
+    let text = [
+        NAMESPACES.to_owned(),
+        pod("shop/web-0", "10.0.0.1", ""),
+        pod("shop/web-1", "10.0.0.1", ""),
+        pod("shop/web-2", "10.0.0.3", "spec serviceAccountName: web"),
+        pod("legacy/a", "10.0.0.4", "labels nodemesh.dev/mesh: enabled"),
+        service("shop/web", "clusterIP: 10.96.0.1, ports: [{port: 80}]"),
+        service("shop/web2", "clusterIP: 10.96.0.1, ports: [{port: 80}]"),
+        slice(
+            "shop/web-a",
+            "web",
+            "{port: 8080}",
+            "{addresses: [10.0.0.1]}, {addresses: [10.0.0.3]}",
+        ),
+        slice(
+            "shop/web-b",
+            "web",
+            "{port: 8081}",
+            "{addresses: [10.0.0.1]}, {addresses: [10.9.0.1]}",
+        ),
+        policy("shop/web", "selector: {matchLabels: {app: web-2}}"),
+        policy("nodemesh-system/mesh", "rules: [{}]"),
+    ]
+    .concat();
+    text.split("\n---\n").map(str::to_owned).collect()
+}
+
+fn of_files(files: &[(String, String)]) -> Compiled {
+    let parsed = files.iter().map(|(name, text)| {
+        let file: Arc<Path> = Path::new(name).into();
+        (file.clone(), Ok(yaml::parse(&file, text)))
+    });
+    let objects = Merger::default().merge(&parsed.collect());
+    let index = objects.in_use.values().map(|(object, _)| object).collect();
+    compile(&index, &Captures::default(), &"cluster.local".parse().expect("a literal"))
+}
+
+fn in_files(documents: &[String], size: usize) -> Vec<(String, String)> {
+    let file = |(at, chunk): (usize, &[String])| (format!("{at:03}.yaml"), chunk.join("\n---\n"));
+    documents.chunks(size).enumerate().map(file).collect()
+}
+
+const BROKEN: [&str; 7] = [
+    "{",
+    "\tkind: Pod",
+    "just text",
+    "apiVersion: v1\nkind: Pod\nmetadata: {name: broken}\nspec: {typo: 1}",
+    "apiVersion: v1\nkind: Wheel\nmetadata: {name: broken}",
+    "apiVersion: v1\nkind: Pod\nmetadata: {name: broken}\nstatus: {podIP: 1.2.3}",
+    "a: &a [x]\nb: [*a, *missing]",
+];
+
+proptest! {
+    #[test]
+    fn neither_order_nor_files_matter(
+        (shuffled, size) in (
+            proptest::sample::subsequence(documents(), 0..=documents().len()).prop_shuffle(),
+            1_usize..6,
+        ),
+    ) {
+        let mut sorted = shuffled.clone();
+        sorted.sort();
+        prop_assert_eq!(of_files(&in_files(&shuffled, size)), of_files(&in_files(&sorted, 100)));
+    }
+
+    #[test]
+    fn a_broken_document_costs_nobody_else(
+        broken in proptest::sample::select(BROKEN.to_vec()),
+        at in 0..=documents().len(),
+        size in 1_usize..20,
+    ) {
+        let mut documents = documents();
+        let whole = of_files(&in_files(&documents, 100));
+        documents.insert(at, broken.to_owned());
+        prop_assert_eq!(of_files(&in_files(&documents, size)), whole);
+    }
+}
