@@ -64,14 +64,21 @@ impl World {
             "link", "add", "eth0", "netns", &a, "type", "veth", "peer", "name", "eth0", "netns", &b,
         ]);
         for (pod, number) in PODS {
-            let netns = world.netns_name(pod);
-            ip(&["-n", &netns, "addr", "add", &format!("10.99.0.{number}/24"), "dev", "eth0"]);
-            let address = format!("fd99::{number}/64");
-            ip(&["-n", &netns, "addr", "add", &address, "dev", "eth0", "nodad"]);
-            // Without one the kernel need not probe for another holder of it, for a second.
-            ip(&["-n", &netns, "link", "set", "eth0", "addrgenmode", "none"]);
-            ip(&["-n", &netns, "link", "set", "lo", "up"]);
-            ip(&["-n", &netns, "link", "set", "eth0", "up"]);
+            let in_pod = |arguments: &str| {
+                let netns = world.netns_name(pod);
+                let arguments = arguments.split(' ');
+                ip(&["-n", &netns].into_iter().chain(arguments).collect::<Vec<_>>());
+            };
+            in_pod(&format!("link set eth0 address 02:00:00:00:00:0{number}"));
+            in_pod(&format!("addr add 10.99.0.{number}/24 dev eth0"));
+            in_pod(&format!("addr add fd99::{number}/64 dev eth0 nodad"));
+            in_pod("link set lo up");
+            in_pod("link set eth0 up");
+            // Finding an IPv6 neighbour on a link that is just up takes the kernel a second.
+            for (_, other) in PODS.iter().filter(|(_, other)| *other != number) {
+                let address = format!("fd99::{other} lladdr 02:00:00:00:00:0{other}");
+                in_pod(&format!("neigh add {address} dev eth0 nud permanent"));
+            }
         }
         world
     }
