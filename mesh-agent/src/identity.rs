@@ -19,6 +19,8 @@ use tokio::sync::watch;
 pub mod certificate;
 pub mod renewal;
 mod store;
+#[cfg(test)]
+pub(crate) mod testing;
 mod tls;
 mod verify;
 
@@ -314,3 +316,6 @@ impl State {
         self.bundle = Bundle { roots, certificates, generation };
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,4 +78,4 @@ impl Observer {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,1 +1,140 @@
+//! What `nodemesh` and probes get, over real sockets.
 
+use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
+
+use hyper_util::rt::TokioIo;
+use mesh_common::api::v1::agent_client::AgentClient;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+use tonic::transport::{Channel, Endpoint};
+
+use super::{socket::AdminSocket, *};
+use crate::{
+    identity::testing::{Ca, Hours},
+    observe::{flow::Verdict, metrics::Metrics, tests::flow},
+    status::Hook,
+};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+fn admin() -> Admin {
+    Admin {
+        node: "node-1".into(),
+        status: Arc::default(),
+        snapshot: Arc::default(),
+        certificates: Arc::new(Certificates::new(None)),
+        observer: Arc::new(Observer::new(8, Arc::new(Metrics::new()))),
+    }
+}
+
+async fn client(path: &Path) -> AgentClient<Channel> {
+    let path = path.to_owned();
+    let connector = tower::service_fn(move |_| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+    });
+    let endpoint = Endpoint::from_static("http://agent");
+    AgentClient::new(endpoint.connect_with_connector(connector).await.expect("a connection"))
+}
+
+async fn get(address: std::net::SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: agent\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("write");
+    let mut answer = String::new();
+    timeout(DEADLINE, stream.read_to_string(&mut answer)).await.expect("in time").expect("read");
+    answer
+}
+
+fn free_port() -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address")
+}
+
+#[tokio::test]
+async fn flows_are_given_out_and_followed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("run/node-1.sock");
+    let admin = admin();
+    let observer = Arc::clone(&admin.observer);
+    let _socket = AdminSocket::serve(&path, admin).expect("a socket");
+    observer.record(flow(1));
+    observer.record(Flow { verdict: Verdict::Denied, ..flow(2) });
+    let mut client = client(&path).await;
+
+    let denied = v1::FlowFilter { verdicts: vec![v1::Verdict::Denied.into()], pods: Vec::new() };
+    let request = |last, follow, filter| v1::ObserveRequest { last, follow, filter };
+    let stream = client.observe(request(0, false, Some(denied))).await.expect("a stream");
+    let mut stream = stream.into_inner();
+    let first = stream.message().await.expect("a flow").expect("one flow");
+    assert_eq!((first.time_unix_nano, first.verdict()), (2_000_000_000, v1::Verdict::Denied));
+    assert!(stream.message().await.expect("the end").is_none());
+
+    let mut stream = client.observe(request(1, true, None)).await.expect("a stream").into_inner();
+    assert_eq!(stream.message().await.expect("a flow").expect("one").time_unix_nano, 2_000_000_000);
+    observer.record(flow(3));
+    let next = timeout(DEADLINE, stream.message()).await.expect("in time").expect("a flow");
+    assert_eq!(next.expect("one").time_unix_nano, 3_000_000_000);
+}
+
+#[tokio::test]
+async fn status_puts_every_room_together() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("node-1.sock");
+    let admin = admin();
+    let ca = Ca::new();
+    let svid = ca.svid("spiffe://cluster.local/ns/shop/sa/web", Hours::CURRENT);
+    let serial = svid.serial().to_owned();
+    admin.certificates.install(svid, vec![ca.der()]).expect("installed");
+    let hook = Hook { name: "connect4".into(), attached: true, repairs: 1, error: None };
+    admin.status.set_kernel(vec![hook], vec![("captured", 3)]);
+    let _socket = AdminSocket::serve(&path, admin).expect("a socket");
+    let status = client(&path).await.get_status(v1::GetStatusRequest {}).await;
+    let status = status.expect("a status").into_inner();
+    assert_eq!(status.node, "node-1");
+    assert_eq!(status.certificates[0].serial, serial);
+    assert_eq!((status.hooks[0].repairs, status.counters["captured"]), (1, 3));
+    assert_eq!(status.problems, ["not connected to the controller: no answer yet"]);
+}
+
+#[tokio::test]
+async fn a_successor_replaces_the_socket_and_keeps_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("run/node-1.sock");
+    let first = AdminSocket::serve(&path, admin()).expect("a socket");
+    let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o600);
+    assert_eq!(mode(path.parent().expect("a directory")), 0o700);
+    let second = AdminSocket::serve(&path, admin()).expect("a socket over the first");
+    drop(first);
+    client(&path).await.get_status(v1::GetStatusRequest {}).await.expect("the second answers");
+    drop(second);
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn probes_and_prometheus_are_answered_by_two_agents_at_once() {
+    let (metrics, readiness) = (free_port(), free_port());
+    let status = Arc::new(Status::default());
+    for _ in 0..2 {
+        http::serve(metrics, http::Page::metrics(Arc::new(Metrics::new()))).expect("served");
+    }
+    http::serve(readiness, http::Page::readiness(Arc::clone(&status))).expect("served");
+    let answer = get(metrics, "/metrics").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.contains("openmetrics-text") && answer.ends_with("# EOF\n"), "{answer}");
+    let answer = get(metrics, "/other").await;
+    assert!(answer.starts_with("HTTP/1.1 404 ") && answer.ends_with("/metrics\n"), "{answer}");
+
+    let answer = get(readiness, "/readyz").await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("no picture"), "{answer}");
+    status.controller(|controller| controller.synced = true);
+    let hook = Hook { name: "connect4".into(), attached: true, repairs: 0, error: None };
+    status.set_kernel(vec![hook], Vec::new());
+    status.set_pods(Vec::new(), true);
+    let answer = get(readiness, "/readyz").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("ready\n"), "{answer}");
+}

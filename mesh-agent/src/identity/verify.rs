@@ -83,7 +83,7 @@ impl ServerCertVerifier for ServerVerifier {
         let refused =
             |reason: String| refuse(&self.local, self.expected.to_string(), end_entity, reason);
         let parsed =
-            ParsedCertificate::try_from(end_entity).map_err(|error| refused(error.to_string()))?;
+            ParsedCertificate::try_from(end_entity).map_err(|error| refused(explain(&error)))?;
         rustls::client::verify_server_cert_signed_by_trust_anchor(
             &parsed,
             &self.roots,
@@ -91,7 +91,7 @@ impl ServerCertVerifier for ServerVerifier {
             now,
             provider().signature_verification_algorithms.all,
         )
-        .map_err(|error| refused(error.to_string()))?;
+        .map_err(|error| refused(explain(&error)))?;
         match peer_identity(std::slice::from_ref(end_entity)) {
             Ok(presented) if presented == self.expected => Ok(ServerCertVerified::assertion()),
             Ok(_) => Err(refused("the address is served by someone else".to_owned())),
@@ -157,7 +157,7 @@ impl ClientCertVerifier for ClientVerifier {
         let verified = self
             .chain
             .verify_client_cert(end_entity, intermediates, now)
-            .map_err(|error| refused(error.to_string()))?;
+            .map_err(|error| refused(explain(&error)))?;
         match peer_identity(std::slice::from_ref(end_entity)) {
             Ok(presented) if presented.trust_domain() == self.local.trust_domain() => Ok(verified),
             Ok(_) => Err(refused("it is of another trust domain".to_owned())),
@@ -200,6 +200,18 @@ fn refuse(
     };
     let refused = PeerRefused { local: local.clone(), expected, presented, reason };
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refused))))
+}
+
+/// Why a chain does not hold, in words.
+fn explain(error: &Error) -> String {
+    match error {
+        // A root of the same name but another key shows as a bad signature.
+        Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => "no root of this mesh has signed it".to_owned(),
+        Error::InvalidCertificate(reason) => reason.to_string(),
+        other => other.to_string(),
+    }
 }
 
 #[cfg(test)]

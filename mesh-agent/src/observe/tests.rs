@@ -11,7 +11,7 @@ use super::{
 };
 
 /// A flow of which `at` is the time in seconds.
-pub(super) fn flow(at: u64) -> Flow {
+pub(crate) fn flow(at: u64) -> Flow {
     let peer = |account: &str| Peer {
         identity: Some(
             format!("spiffe://cluster.local/ns/shop/sa/{account}").parse().expect("an identity"),

@@ -1,1 +1,298 @@
+//! Each transition, against a captor that only remembers what it was told.
 
+use mesh_common::model::NamespacedName;
+use proptest::prelude::*;
+
+use super::*;
+
+const START: Duration = Duration::from_secs(1000);
+
+/// A captor without a kernel.
+#[derive(Default)]
+struct Fake {
+    /// Captured (true) or released (false), by uid.
+    pods: BTreeMap<Arc<str>, bool>,
+    modes: BTreeMap<Arc<str>, InboundMode>,
+    adopted: BTreeSet<Arc<str>>,
+    connections: BTreeMap<Arc<str>, usize>,
+    gone: BTreeSet<Arc<str>>,
+    failing: Option<&'static str>,
+    calls: Vec<String>,
+}
+
+impl Fake {
+    fn call(&mut self, what: &str, uid: &str) -> Result<(), String> {
+        self.calls.push(format!("{what} {uid}"));
+        self.failing.map_or(Ok(()), |reason| Err(reason.to_owned()))
+    }
+
+    fn take_calls(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.calls)
+    }
+}
+
+impl Captor for Fake {
+    fn capture(&mut self, pod: &Workload, mode: InboundMode) -> Result<(), String> {
+        self.call("capture", &pod.uid)?;
+        self.adopted.remove(&pod.uid);
+        self.gone.remove(&pod.uid);
+        self.pods.insert(Arc::clone(&pod.uid), true);
+        self.modes.insert(Arc::clone(&pod.uid), mode);
+        Ok(())
+    }
+
+    fn set_inbound_mode(&mut self, uid: &str, mode: InboundMode) -> Result<(), String> {
+        self.call(&format!("{mode:?}"), uid)?;
+        self.modes.insert(uid.into(), mode);
+        Ok(())
+    }
+
+    fn release(&mut self, uid: &str) -> Result<(), String> {
+        self.call("release", uid)?;
+        self.pods.insert(uid.into(), false);
+        Ok(())
+    }
+
+    fn finish_release(&mut self, uid: &str) -> Result<(), String> {
+        self.call("finish", uid)?;
+        assert_ne!(self.pods.remove(uid), Some(true), "finished before it was released");
+        self.adopted.remove(uid);
+        Ok(())
+    }
+
+    fn connections(&self, uid: &str) -> usize {
+        self.connections.get(uid).copied().unwrap_or_default()
+    }
+
+    fn is_gone(&self, uid: &str) -> bool {
+        self.gone.contains(uid)
+    }
+
+    fn adopted(&self) -> Vec<Arc<str>> {
+        self.adopted.iter().cloned().collect()
+    }
+
+    fn inspect(&mut self) -> (Vec<Hook>, Vec<(&'static str, u64)>) {
+        (Vec::new(), Vec::new())
+    }
+}
+
+fn pod(uid: &str) -> Arc<Workload> {
+    Arc::new(Workload {
+        name: NamespacedName::new("shop", uid),
+        uid: uid.into(),
+        node: Some("node-1".into()),
+        addresses: vec!["10.0.0.1".parse().expect("an address")],
+        identity: Some("spiffe://cluster.local/ns/shop/sa/web".parse().expect("an identity")),
+        enrolled: true,
+        captured: false,
+        memberships: Vec::new(),
+        authorization_policies: Vec::new(),
+    })
+}
+
+/// An enrolment, its captor, and a clock.
+struct World {
+    enrolment: Enrolment,
+    captor: Fake,
+    now: Instant,
+    has_certificate: bool,
+}
+
+impl World {
+    fn new() -> Self {
+        let now = Instant::now() + START;
+        let (enrolment, captor) = Default::default();
+        Self { enrolment, captor, now, has_certificate: true }
+    }
+
+    /// Reconciles, and gives back what the captor was told.
+    fn want(&mut self, desired: &[Arc<Workload>]) -> Vec<String> {
+        let has = self.has_certificate;
+        let certificate = |_: &SpiffeId| if has { Ok(()) } else { Err("not signed".to_owned()) };
+        self.enrolment.reconcile(self.now, desired, certificate, &mut self.captor);
+        self.captor.take_calls()
+    }
+
+    fn phase(&self) -> Option<Phase> {
+        self.enrolment.states(&self.captor).first().map(|state| state.phase)
+    }
+
+    fn reason(&self) -> String {
+        self.enrolment.states(&self.captor).first().map(|it| it.reason.clone()).unwrap_or_default()
+    }
+}
+
+#[test]
+fn a_pod_comes_and_goes() {
+    let mut world = World::new();
+    assert_eq!(world.want(&[pod("a")]), ["capture a"]);
+    assert_eq!(world.want(&[pod("a")]), [""; 0]);
+    assert_eq!(world.phase(), Some(Phase::Captured));
+    assert_eq!(world.enrolment.captured(), BTreeSet::from(["a".into()]));
+    assert_eq!(world.want(&[]), ["release a", "finish a"]);
+    assert_eq!(world.phase(), None);
+}
+
+#[test]
+fn nothing_is_left_behind_before_the_last_connection_ends() {
+    let mut world = World::new();
+    world.want(&[pod("a")]);
+    world.captor.connections.insert("a".into(), 1);
+    assert_eq!(world.want(&[]), ["release a"]);
+    assert_eq!(world.want(&[]), [""; 0]);
+    assert_eq!(world.phase(), Some(Phase::Draining));
+    assert!(world.enrolment.captured().is_empty());
+    assert_eq!(world.enrolment.identities().len(), 1, "its tunnels still need a certificate");
+    world.captor.connections.clear();
+    assert_eq!(world.want(&[]), ["finish a"]);
+    assert!(world.enrolment.identities().is_empty());
+}
+
+#[test]
+fn a_pod_that_comes_back_while_it_drains_is_captured_at_once() {
+    let mut world = World::new();
+    world.want(&[pod("a")]);
+    world.captor.connections.insert("a".into(), 1);
+    world.want(&[]);
+    assert_eq!(world.want(&[pod("a")]), ["capture a"]);
+    assert_eq!(world.phase(), Some(Phase::Captured));
+}
+
+#[test]
+fn connections_do_not_outlive_the_namespace() {
+    let mut world = World::new();
+    world.want(&[pod("a")]);
+    world.captor.connections.insert("a".into(), 1);
+    world.captor.gone.insert("a".into());
+    assert_eq!(world.want(&[]), ["release a", "finish a"]);
+}
+
+#[test]
+fn a_pod_whose_namespace_was_replaced_is_captured_anew() {
+    let mut world = World::new();
+    world.want(&[pod("a")]);
+    world.captor.gone.insert("a".into());
+    assert_eq!(world.want(&[pod("a")]), ["release a", "finish a", "capture a"]);
+    assert_eq!(world.phase(), Some(Phase::Captured));
+}
+
+#[test]
+fn a_pod_whose_address_changed_is_captured_anew() {
+    let mut world = World::new();
+    world.want(&[pod("a")]);
+    let moved = Workload {
+        addresses: vec!["10.0.0.2".parse().expect("an address")],
+        ..Workload::clone(&pod("a"))
+    };
+    assert_eq!(world.want(&[Arc::new(moved)]), ["release a", "capture a"]);
+}
+
+#[test]
+fn a_pod_waits_for_its_certificate() {
+    let mut world = World::new();
+    world.has_certificate = false;
+    assert_eq!(world.want(&[pod("a")]), [""; 0]);
+    assert_eq!((world.phase(), world.reason()), (Some(Phase::Waiting), "not signed".into()));
+    assert!(!world.enrolment.is_tried());
+    assert_eq!(world.enrolment.identities().len(), 1);
+    world.has_certificate = true;
+    assert_eq!(world.want(&[pod("a")]), ["capture a"]);
+    assert!(world.enrolment.is_tried());
+}
+
+#[test]
+fn a_failure_is_shown_and_tried_again_later() {
+    let mut world = World::new();
+    world.captor.failing = Some("no such namespace");
+    assert_eq!(world.want(&[pod("a")]), ["capture a"]);
+    assert_eq!((world.phase(), world.reason()), (Some(Phase::Failed), "no such namespace".into()));
+    assert!(world.enrolment.is_tried() && !world.enrolment.is_settled());
+    assert_eq!(world.want(&[pod("a")]), [""; 0], "not before it is time");
+    let retry = world.enrolment.next_retry().expect("a time");
+    assert!(retry > world.now && retry <= world.now + RETRY_FIRST);
+    world.now = retry;
+    world.captor.failing = None;
+    assert_eq!(world.want(&[pod("a")]), ["capture a"]);
+    assert_eq!((world.phase(), world.reason()), (Some(Phase::Captured), String::new()));
+    assert_eq!(world.enrolment.next_retry(), None);
+}
+
+#[test]
+fn one_pod_that_fails_does_not_hold_up_the_others() {
+    let mut world = World::new();
+    world.captor.failing = Some("no such namespace");
+    world.want(&[pod("a")]);
+    world.captor.failing = None;
+    assert_eq!(world.want(&[pod("a"), pod("b")]), ["capture b"]);
+    assert_eq!(world.want(&[pod("b")]), [""; 0], "what was never captured just goes");
+}
+
+#[test]
+fn policies_change_the_inbound_mode_live() {
+    let mut world = World::new();
+    world.want(&[pod("a")]);
+    let judged = Workload {
+        authorization_policies: vec![NamespacedName::new("shop", "web")],
+        ..Workload::clone(&pod("a"))
+    };
+    assert_eq!(world.want(&[Arc::new(judged)]), ["Proxy a"]);
+    assert_eq!(world.want(&[pod("a")]), ["Pass a"]);
+}
+
+#[test]
+fn pods_of_an_earlier_agent_that_are_not_wanted_are_released() {
+    let mut world = World::new();
+    world.captor.adopted.extend(["a".into(), "b".into()]);
+    assert_eq!(world.want(&[pod("a")]), ["capture a", "release b", "finish b"]);
+}
+
+proptest! {
+    /// Whatever happens in whatever order: in the end the wanted pods are captured in the right
+    /// mode and nothing else is left.
+    #[test]
+    fn reaches_what_is_wanted(
+        steps in proptest::collection::vec(
+            (proptest::collection::vec((0..4_u8, any::<bool>()), 0..4), any::<[bool; 4]>()),
+            1..12,
+        ),
+    ) {
+        let mut world = World::new();
+        let mut desired = Vec::new();
+        for (wanted, [fails, connects, vanishes, certified]) in steps {
+            let wanted: BTreeMap<_, _> = wanted.into_iter().collect();
+            let workload = |(at, judged): (u8, bool)| {
+                let policies = judged.then(|| NamespacedName::new("shop", "web"));
+                Arc::new(Workload {
+                    authorization_policies: policies.into_iter().collect(),
+                    ..Workload::clone(&pod(&format!("pod-{at}")))
+                })
+            };
+            desired = wanted.into_iter().map(workload).collect();
+            let uids = || (0..4).map(|at| Arc::from(format!("pod-{at}")));
+            world.captor.failing = fails.then_some("failing");
+            world.captor.connections = uids().map(|uid| (uid, usize::from(connects))).collect();
+            world.captor.gone = uids().filter(|_| vanishes).collect();
+            world.has_certificate = certified;
+            world.want(&desired);
+            world.now += Duration::from_millis(700);
+        }
+        world.captor.failing = None;
+        world.captor.connections.clear();
+        world.captor.gone.clear();
+        world.has_certificate = true;
+        for _ in 0..3 {
+            world.now += RETRY_CAP;
+            world.want(&desired);
+        }
+        let uids: BTreeSet<_> = desired.iter().map(|pod| Arc::clone(&pod.uid)).collect();
+        let captured: BTreeSet<_> = world.captor.pods.keys().cloned().collect();
+        prop_assert!(world.captor.pods.values().all(|captured| *captured));
+        prop_assert_eq!(&captured, &uids);
+        prop_assert_eq!(world.enrolment.captured(), uids);
+        for pod in &desired {
+            prop_assert_eq!(world.captor.modes[&pod.uid], inbound_mode(pod));
+        }
+        prop_assert!(world.enrolment.is_settled());
+    }
+}
