@@ -51,6 +51,9 @@ pub struct Paths {
 
 /// Everything that a running agent is told.
 #[derive(Args, Clone, Debug)]
+// clap leaves the group of a struct empty where another is flattened into it, and by its group it
+// decides whether an optional struct was given at all.
+#[group(args = ["controller"])]
 pub struct Config {
     /// Where things are.
     #[command(flatten)]
