@@ -11,6 +11,8 @@
 //! <state-dir>/<node>/capture/<cookie>.json what a pod's namespace was like before
 //! ```
 
+mod error;
+mod inbound;
 mod kernel;
 mod links;
 mod pins;
@@ -26,7 +28,8 @@ pub mod routing;
 pub mod sockets;
 
 pub use cleanup::cleanup;
-pub use enroll::{Capture, CaptureError, Pod};
+pub use enroll::{Capture, Pod};
+pub use error::CaptureError;
 pub use links::HookState;
 
 use std::path::PathBuf;

@@ -3,32 +3,32 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
-    net::{IpAddr, TcpListener},
-    os::fd::{AsFd, AsRawFd},
+    net::IpAddr,
     path::PathBuf,
     sync::Arc,
 };
 
 use mesh_common::{
-    bpf::{self, Address, Inbound, InboundMode, Listener},
+    bpf::InboundMode,
     identity::SpiffeId,
     model::{NamespacedName, Workload},
 };
 
 use super::{
-    CaptureConfig,
-    kernel::{Kernel, KernelError},
-    links::{HookState, LinkError, PinnedLink, Wanted},
-    listeners::{self, ListenError, PodListeners},
-    netns::{Netns, NetnsError},
+    CaptureConfig, CaptureError,
+    error::map,
+    inbound::{Captured, Prepared},
+    kernel::Kernel,
+    links::{self, HookState},
+    listeners::{self, PodListeners},
+    netns::Netns,
     pins::{self, Pins},
-    preflight::{self, PreflightError},
-    record::{Record, RecordError, Records},
-    routing::{self, RoutingError},
+    preflight,
+    record::{Record, Records},
+    routing,
     sockets::SocketTable,
-    sysctl::{self, SysctlError},
+    sysctl,
 };
-use crate::sys::{Hook, Map, Target};
 
 /// A captured pod, as the proxy sees it.
 #[derive(Debug)]
@@ -45,60 +45,6 @@ pub struct Pod {
     pub netns: Arc<Netns>,
 }
 
-/// Why a pod, or the node, is not captured.
-#[derive(Debug, thiserror::Error)]
-pub enum CaptureError {
-    /// The machine lacks something.
-    #[error(transparent)]
-    Preflight(#[from] PreflightError),
-    /// The kernel programs.
-    #[error(transparent)]
-    Kernel(#[from] KernelError),
-    /// Hooks that are no longer wanted.
-    #[error("cannot remove old hooks: {0}; check --bpffs")]
-    Pins(io::Error),
-    /// The pod's namespace.
-    #[error("{pod}: {source}")]
-    Netns {
-        /// The pod.
-        pod: NamespacedName,
-        /// Why.
-        source: NetnsError,
-    },
-    /// The pod's listeners.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    /// The pod's settings.
-    #[error(transparent)]
-    Sysctl(#[from] SysctlError),
-    /// The pod's rule.
-    #[error(transparent)]
-    Routing(#[from] RoutingError),
-    /// What is kept on disk.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    /// The pod's hook.
-    #[error(transparent)]
-    Link(#[from] LinkError),
-    /// A kernel map.
-    #[error("cannot write the kernel map {map}: {source}; if it is full, raise --max-pods")]
-    Map {
-        /// The map.
-        map: &'static str,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// The proxy did not take the listeners.
-    #[error("the proxy cannot serve the pod: {0}")]
-    Serve(io::Error),
-    /// The control plane gave a pod without what every pod has.
-    #[error("{0} has no identity or no address: it is no pod that can be captured")]
-    NoPod(NamespacedName),
-    /// No such pod.
-    #[error("no captured pod has the uid {0}")]
-    Unknown(String),
-}
-
 /// The kernel's side of the mesh on this node: its programs, and every captured pod.
 ///
 /// Dropping it detaches nothing: the kernel goes on to refuse, and the next agent adopts what
@@ -113,16 +59,6 @@ pub struct Capture {
     pods: HashMap<Arc<str>, Captured>,
     /// Pods of an earlier agent that have not been captured again yet.
     adopted: HashMap<Arc<str>, Record>,
-}
-
-/// A pod with its own instance of `inbound`.
-struct Captured {
-    pod: Arc<Pod>,
-    record: Record,
-    link: PinnedLink,
-    config: Map<u32, Inbound>,
-    mode: InboundMode,
-    repairs: u64,
 }
 
 impl Capture {
@@ -236,11 +172,8 @@ impl Capture {
     /// # Errors
     /// Where there is no such pod, or the kernel refuses.
     pub fn set_inbound_mode(&mut self, uid: &str, mode: InboundMode) -> Result<(), CaptureError> {
-        let captured =
-            self.pods.get_mut(uid).ok_or_else(|| CaptureError::Unknown(uid.to_owned()))?;
-        configure(&captured.config, &inbound_config(&captured.pod, mode))?;
-        captured.mode = mode;
-        Ok(())
+        let captured = self.pods.get(uid).ok_or_else(|| CaptureError::Unknown(uid.to_owned()))?;
+        captured.set_mode(mode)
     }
 
     /// Stops capturing a pod's new connections, both ways. Those that the proxy has live on, and
@@ -251,10 +184,7 @@ impl Capture {
     pub fn release(&mut self, uid: &str) -> Result<(), CaptureError> {
         if let Some(captured) = self.pods.get_mut(uid) {
             self.kernel.pods.remove(&captured.record.cookie).map_err(map("PODS"))?;
-            // The program stays for connections that were redirected a moment ago. Without
-            // addresses it leaves everything else alone.
-            let nobody = Inbound { netns: captured.record.cookie, ..Inbound::default() };
-            configure(&captured.config, &nobody)?;
+            captured.let_everything_pass()?;
             captured.record.released = true;
             self.records.put(&captured.record)?;
             tracing::info!(pod = %captured.pod.name, "released");
@@ -286,10 +216,7 @@ impl Capture {
     pub fn verify_and_repair(&mut self) -> Vec<HookState> {
         let mut states: Vec<_> = self.kernel.verify_and_repair().collect();
         for captured in self.pods.values_mut() {
-            states.push(captured.link.verify_and_repair());
-            if !captured.record.released {
-                states.push(captured.verify_and_repair_entry(&self.kernel.pods));
-            }
+            states.extend(captured.verify_and_repair(&self.kernel.pods));
         }
         states
     }
@@ -303,8 +230,8 @@ impl Capture {
     fn adopt(&mut self) -> Result<(), CaptureError> {
         let mut alive = HashSet::new();
         for record in self.records.load()? {
-            let is_alive = super::links::is_attached(&self.pins.pod(record.cookie))
-                || record.open_netns().is_some();
+            let is_alive =
+                links::is_attached(&self.pins.pod(record.cookie)) || record.open_netns().is_some();
             if is_alive && !record.released {
                 alive.insert(record.cookie);
                 self.adopted.insert(record.uid.as_str().into(), record);
@@ -351,32 +278,12 @@ impl Capture {
         sysctl::apply(&pod.netns, &record.sysctls)?;
         routing::add(&pod.netns, &pod.addresses)?;
 
-        let inbound = self.kernel.inbound()?;
-        configure(&inbound.config, &inbound_config(pod, mode))?;
+        let prepared = Prepared::new(pod, record, mode, self.kernel.inbound()?)?;
         if let Some(first) = listeners.first() {
-            register(&inbound.listeners, first).map_err(map("LISTENERS"))?;
+            prepared.register(first)?;
         }
         serve(Arc::clone(pod), listeners).map_err(CaptureError::Serve)?;
-
-        let place = pod.netns.as_fd().try_clone_to_owned().map_err(CaptureError::Pins)?;
-        let link = PinnedLink::establish(Wanted {
-            name: format!("inbound {}", pod.name),
-            path: self.pins.pod(record.cookie),
-            program: inbound.program,
-            program_id: inbound.program_id,
-            place,
-            target: Target::Netns(pod.netns.inode()),
-            hook: Hook::SkLookup,
-        })?;
-        self.kernel.pods.insert(&record.cookie, &pod_entry(pod)).map_err(map("PODS"))?;
-        Ok(Captured {
-            pod: Arc::clone(pod),
-            record,
-            link,
-            config: inbound.config,
-            mode,
-            repairs: 0,
-        })
+        prepared.attach(&self.pins, &self.kernel.pods)
     }
 
     /// Removes everything that capturing a pod changed. A namespace that is gone needs nothing.
@@ -391,69 +298,9 @@ impl Capture {
     }
 }
 
-impl Captured {
-    /// Without its entry in `PODS` a pod's outbound connections are not captured.
-    fn verify_and_repair_entry(&mut self, pods: &Map<u64, bpf::Pod>) -> HookState {
-        let wanted = pod_entry(&self.pod);
-        let attached = matches!(pods.get(&self.record.cookie), Ok(Some(found)) if found == wanted);
-        let mut error = None;
-        if !attached {
-            self.repairs += 1;
-            error = pods.insert(&self.record.cookie, &wanted).err().map(|error| error.to_string());
-        }
-        let name = format!("outbound {}", self.pod.name);
-        HookState { name, attached, repairs: self.repairs, error }
-    }
-}
-
 /// The path that the template gives for a pod.
 fn netns_path(template: &str, namespace: &str, pod: &str) -> PathBuf {
     template.replace("{namespace}", namespace).replace("{pod}", pod).into()
-}
-
-fn pod_entry(pod: &Pod) -> bpf::Pod {
-    let mut entry = bpf::Pod::default();
-    for address in &pod.addresses {
-        match address {
-            IpAddr::V4(_) => entry.ipv4 = Address::from(*address),
-            IpAddr::V6(_) => entry.ipv6 = Address::from(*address),
-        }
-    }
-    entry
-}
-
-fn inbound_config(pod: &Pod, mode: InboundMode) -> Inbound {
-    let bpf::Pod { ipv4, ipv6 } = pod_entry(pod);
-    Inbound { netns: pod.netns.cookie(), ipv4, ipv6, mode: mode as u32, reserved: 0 }
-}
-
-fn configure(config: &Map<u32, Inbound>, value: &Inbound) -> Result<(), CaptureError> {
-    config.insert(&0, value).map_err(map("INBOUND"))
-}
-
-/// Shows the program one listener of each group.
-fn register(map: &Map<u32, u32>, listeners: &PodListeners) -> io::Result<()> {
-    let kinds = [
-        (&listeners.outbound, Listener::Outbound4, Listener::Outbound6),
-        (&listeners.inbound, Listener::Inbound4, Listener::Inbound6),
-        (&listeners.hbone, Listener::Hbone4, Listener::Hbone6),
-    ];
-    for (sockets, ipv4, ipv6) in kinds {
-        for socket in sockets {
-            let index = if is_ipv4(socket)? { ipv4 } else { ipv6 };
-            let descriptor = u32::try_from(socket.as_raw_fd()).map_err(io::Error::other)?;
-            map.insert(&(index as u32), &descriptor)?;
-        }
-    }
-    Ok(())
-}
-
-fn is_ipv4(socket: &TcpListener) -> io::Result<bool> {
-    Ok(socket.local_addr()?.is_ipv4())
-}
-
-fn map(map: &'static str) -> impl Fn(io::Error) -> CaptureError {
-    move |source| CaptureError::Map { map, source }
 }
 
 #[cfg(test)]
