@@ -93,9 +93,14 @@ pub fn build() -> Result<()> {
 
 /// Builds the kernel programs, which the agent embeds.
 pub fn build_kernel_programs() -> Result<()> {
-    let mut kernel = Command::new(env::current_exe()?);
+    let mut kernel = this_program();
     kernel.arg("ebpf");
     step::run("building the kernel programs", kernel)
+}
+
+/// This very program, also after a build has replaced its file.
+pub fn this_program() -> Command {
+    Command::new("/proc/self/exe")
 }
 
 /// The cargo that runs this, in the repository.

@@ -1,9 +1,8 @@
 //! Runs the demo in a process of its own and cleans up after it, however it ends.
 
 use std::{
-    env,
     os::unix::process::CommandExt,
-    process::{Child, Command, ExitCode},
+    process::{Child, ExitCode},
     thread::sleep,
     time::Duration,
 };
@@ -16,13 +15,15 @@ use signal_hook::{
     iterator::Signals,
 };
 
+use crate::setup::this_program;
+
 /// Runs the demo. On Ctrl-C and its like the demo is killed and what it made taken away.
 ///
 /// The demo is in a process group of its own: nothing of it may go on making namespaces while
 /// they are being removed.
 pub fn demo(keep: bool) -> Result<ExitCode> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("catching signals")?;
-    let mut command = Command::new(env::current_exe()?);
+    let mut command = this_program();
     command.args(["demo", "--supervised"]).process_group(0);
     if keep {
         command.arg("--keep");
