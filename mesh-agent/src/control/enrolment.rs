@@ -103,13 +103,10 @@ impl Enrolment {
         }
         for uid in captor.adopted().into_iter().filter(|uid| !wanted.contains(uid)) {
             // Their proxied connections ended with the earlier agent.
-            let result = captor.release(&uid).and_then(|()| captor.finish_release(&uid));
-            match result {
-                Ok(()) => {
-                    tracing::info!(%uid, "a pod that an earlier agent captured has left the mesh")
-                }
+            match captor.release(&uid).and_then(|()| captor.finish_release(&uid)) {
+                Ok(()) => tracing::info!(%uid, "an earlier agent's pod has left the mesh"),
                 Err(reason) => {
-                    tracing::warn!(%uid, reason, "cannot release the pod of an earlier agent")
+                    tracing::warn!(%uid, reason, "cannot release an earlier agent's pod");
                 }
             }
         }

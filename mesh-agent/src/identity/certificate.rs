@@ -231,7 +231,7 @@ pub(super) fn roots(
 
 fn parse<'a>(leaf: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, CertificateProblem> {
     match X509Certificate::from_der(leaf) {
-        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+        Ok(([], certificate)) => Ok(certificate),
         _ => Err(CertificateProblem::Malformed),
     }
 }
