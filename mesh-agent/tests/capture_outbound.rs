@@ -120,11 +120,7 @@ fn multipath_tcp_is_captured() {
         socket.connect(&socket_address("10.99.0.2:8080").into()).expect("captured");
         socket.into()
     });
-    let (proxied, destination) = served.outbound();
-    assert_eq!(destination, Some(socket_address("10.99.0.2:8080")));
-    client.write_all(b"hello").expect("written");
-    client.shutdown(Shutdown::Write).expect("shut down");
-    assert_eq!(read(&proxied).expect("read"), "hello");
+    assert_captured(&mut client, &served, "10.99.0.2:8080", "10.99.0.1");
 }
 
 #[test]

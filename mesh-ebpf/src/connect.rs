@@ -84,29 +84,48 @@ pub fn connect6(ctx: SockAddrContext) -> i32 {
 fn judge(call: &Call<'_>, asked: Destination) -> Verdict {
     let socket = call.socket();
     let Some(pod) = call.pod(&PODS) else {
-        socket.forget(&ORIGIN);
+        forget(&socket);
         return Verdict::Leave;
     };
     if socket.recall(&SK_PROXY).is_some() {
         return Verdict::Leave;
     }
     if stays_in_pod(&asked.address, &pod) {
-        socket.forget(&ORIGIN);
+        forget(&socket);
         return Verdict::Leave;
     }
     let own = if asked.address.ipv4_word().is_some() { pod.ipv4 } else { pod.ipv6 };
     if own == Address::NONE {
         // Without an address of this family the pod cannot get anywhere. Say so at once, as a
         // kernel without the mesh would: clients that try both families depend on it.
-        socket.forget(&ORIGIN);
+        forget(&socket);
         return Verdict::Refuse(ENETUNREACH);
     }
-    if !socket.remember(&ORIGIN, &asked) {
+    if !remember(&socket, &asked) {
         count(Counter::CaptureFailed);
         return Verdict::Refuse(ENOMEM);
     }
     count(Counter::Captured);
     Verdict::Redirect(listener(call, &socket, &own))
+}
+
+/// Whether there was memory for it.
+#[inline(always)]
+fn remember(socket: &Socket, asked: &Destination) -> bool {
+    if let Some(connection) = socket.multipath()
+        && !connection.remember(&ORIGIN, asked)
+    {
+        return false;
+    }
+    socket.remember(&ORIGIN, asked)
+}
+
+#[inline(always)]
+fn forget(socket: &Socket) {
+    if let Some(connection) = socket.multipath() {
+        connection.forget(&ORIGIN);
+    }
+    socket.forget(&ORIGIN);
 }
 
 /// Loopback and the pod itself are never captured; nor is what TCP cannot reach anyway, which

@@ -12,7 +12,7 @@ use aya_ebpf::{
     helpers::{
         bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_map_lookup_elem, bpf_set_retval,
         bpf_sk_release,
-        generated::{bpf_bind, bpf_sk_storage_delete, bpf_sk_storage_get},
+        generated::{bpf_bind, bpf_sk_storage_delete, bpf_sk_storage_get, bpf_skc_to_mptcp_sock},
     },
     maps::{HashMap, SockMap},
     programs::{SkLookupContext, SockAddrContext, SockOpsContext},
@@ -246,6 +246,15 @@ impl Socket {
                 None => false,
             }
         }
+    }
+
+    /// The connection that this socket is a subflow of, if it is one. The application's
+    /// descriptor is that connection: getpeername() asks it, and connect() only the subflow.
+    #[inline(always)]
+    pub fn multipath(&self) -> Option<Socket> {
+        // SAFETY: the socket is valid; so is what it belongs to.
+        let connection = unsafe { bpf_skc_to_mptcp_sock(self.0.cast()) };
+        (!connection.is_null()).then_some(Socket(connection.cast()))
     }
 
     /// Empties the socket's storage in `map`.

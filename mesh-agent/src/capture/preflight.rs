@@ -14,8 +14,8 @@ use rustix::{
 
 use super::CaptureConfig;
 
-/// The oldest kernel with everything that is used: the last piece, `bpf_set_retval`, came with
-/// 5.18, and 6.1 is the first long-term kernel after that.
+/// The oldest kernel with everything that is used: the last piece, `bpf_skc_to_mptcp_sock`,
+/// came with 5.19, and 6.1 is the first long-term kernel after that.
 const MINIMUM_KERNEL: (u32, u32) = (6, 1);
 /// Where a bpffs is mounted by custom.
 const BPFFS: &str = "/sys/fs/bpf";
