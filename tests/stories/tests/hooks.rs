@@ -3,7 +3,7 @@
 use std::{os::unix::fs::MetadataExt, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use mesh_harness::{Mesh, cgroup, process, wait};
+use mesh_harness::{Mesh, cgroup, mesh::READY, process, wait};
 use mesh_stories::{WEB, shop};
 use serde_json::Value;
 
@@ -30,26 +30,29 @@ fn detach(link: u64) -> Result<()> {
     process::run(&mut command, process::PATIENCE)?.success().map(drop)
 }
 
-/// Detaches one link and expects status to exit with 1 while it is gone, and the repair.
-fn is_noticed_and_repaired(mesh: &Mesh, node: &str, link: u64) -> Result<()> {
+/// Detaches links and expects status to exit with 1 while they are gone and a little longer, so
+/// that whoever looks now and then sees it, and every one to be put back.
+fn are_noticed_and_repaired(mesh: &Mesh, node: &str, links: &[u64]) -> Result<()> {
     let repairs = |status: &Value| -> u64 {
         let hooks = status["hooks"].as_array().into_iter().flatten();
         hooks.filter_map(|hook| hook["repairs"].as_u64()).sum()
     };
     let (before, code) = mesh.status(node)?;
     ensure!(code == 0, "status exits with {code} before: {before}");
-    detach(link)?;
+    for link in links {
+        detach(*link)?;
+    }
     let noticed = wait::until("status to exit with 1", NOTICED, || {
         let (status, code) = mesh.status(node)?;
         Ok((code == 1).then_some(status))
     })?;
     assert!(!noticed["problems"].as_array().is_none_or(Vec::is_empty), "{noticed}");
-    let after = wait::until("status to exit with 0 again", 2 * NOTICED, || {
+    let after = wait::until("status to exit with 0 again", READY, || {
         let (status, code) = mesh.status(node)?;
         Ok((code == 0).then_some(status))
     })?;
-    assert!(repairs(&after) > repairs(&before), "{after}");
-    assert!(!mesh.agent(node).lines_with(&["hook was removed"]).is_empty());
+    assert_eq!(repairs(&after), repairs(&before) + links.len() as u64, "{after}");
+    assert_eq!(mesh.agent(node).lines_with(&["put the kernel hook back"]).len(), links.len());
     Ok(())
 }
 
@@ -61,9 +64,7 @@ fn every_hook_of_a_node_is_noticed_and_repaired() -> Result<()> {
     let hooks = links("cgroup_id", cgroup)?;
     // connect4, connect6, getpeername4, getpeername6, sock_ops.
     assert_eq!(hooks.len(), 5, "{:?}", bpftool(&["link", "show"])?);
-    for link in hooks {
-        is_noticed_and_repaired(&mesh, "node-1", link).with_context(|| mesh.last_words())?;
-    }
+    are_noticed_and_repaired(&mesh, "node-1", &hooks).with_context(|| mesh.last_words())?;
     assert_eq!(links("cgroup_id", cgroup)?.len(), 5);
     assert_eq!(mesh.pod("shop/frontend").curl(&format!("http://{WEB}/"))?, "hello\n");
     Ok(())
@@ -76,7 +77,7 @@ fn the_inbound_hook_of_a_pod_is_noticed_and_repaired() -> Result<()> {
     let netns = std::fs::metadata(mesh.pod("shop/web").place.netns.path())?.ino();
     let hooks = links("netns_ino", netns)?;
     assert_eq!(hooks.len(), 1, "{:?}", bpftool(&["link", "show"])?);
-    is_noticed_and_repaired(&mesh, "node-2", hooks[0]).with_context(|| mesh.last_words())?;
+    are_noticed_and_repaired(&mesh, "node-2", &hooks).with_context(|| mesh.last_words())?;
     assert_eq!(mesh.pod("shop/frontend").curl(&format!("http://{WEB}/"))?, "hello\n");
     Ok(())
 }
