@@ -253,6 +253,9 @@ fn object(config: &CaptureConfig) -> Result<Cow<'static, [u8]>, KernelError> {
 /// A loader for the node's programs and for each pod's instance: all share the pinned maps.
 fn loader(config: &CaptureConfig, pins: &Pins) -> EbpfLoader<'static> {
     let mut loader = EbpfLoader::new();
+    // Nothing of ours is relocated to the running kernel's types, whose description would take
+    // 12 MiB for as long as there are pods to load a program for.
+    loader.btf(None);
     for name in SHARED_MAPS {
         loader.map_pin_path(name, pins.map(name));
     }
