@@ -47,13 +47,21 @@ fn main() -> ExitCode {
 }
 
 fn start_log() {
-    let filter = EnvFilter::try_from_env(LOG_FILTER).unwrap_or_else(|_| EnvFilter::new("info"));
+    let wanted = std::env::var(LOG_FILTER).unwrap_or_default();
+    let (filter, invalid) = match EnvFilter::try_new(&wanted) {
+        Ok(filter) if !wanted.is_empty() => (filter, None),
+        Ok(_) => (EnvFilter::new("info"), None),
+        Err(error) => (EnvFilter::new("info"), Some(error)),
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
+    if let Some(error) = invalid {
+        tracing::warn!("{LOG_FILTER}={wanted} is no filter, using `info`: {error}");
+    }
 }
 
 fn clean_up(paths: &Paths) -> anyhow::Result<()> {

@@ -1,9 +1,6 @@
 //! What happened on this node's connections: flows for people, metrics for Prometheus.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
@@ -20,13 +17,12 @@ use ring::Ring;
 pub struct Observer {
     ring: Ring,
     metrics: Arc<Metrics>,
-    unknown_origins: AtomicU64,
 }
 
 impl Observer {
     /// Remembers `capacity` flows and counts in `metrics`.
     pub fn new(capacity: usize, metrics: Arc<Metrics>) -> Self {
-        Self { ring: Ring::new(capacity), metrics, unknown_origins: AtomicU64::new(0) }
+        Self { ring: Ring::new(capacity), metrics }
     }
 
     /// Counts a connection that is now carried: both sides are known and connected. The proxy
@@ -47,13 +43,7 @@ impl Observer {
 
     /// Counts a captured connection whose original destination was not found at accept.
     pub fn unknown_origin(&self) {
-        self.unknown_origins.fetch_add(1, Ordering::Relaxed);
         self.metrics.unknown_origin();
-    }
-
-    /// How many captured connections had no original destination.
-    pub fn unknown_origins(&self) -> u64 {
-        self.unknown_origins.load(Ordering::Relaxed)
     }
 
     /// The last `last` flows (0: all) that `filter` lets through, oldest first.

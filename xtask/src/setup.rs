@@ -87,7 +87,9 @@ pub fn run_with(more: &[Requirement]) -> Result<()> {
 pub fn build() -> Result<()> {
     build_kernel_programs()?;
     let mut workspace = cargo();
-    workspace.args(["build", "--workspace", "--bins"]);
+    // Tests too: without them dependencies get fewer features, and whoever runs the demo and then
+    // the tests would build most of them twice.
+    workspace.args(["build", "--workspace", "--all-targets"]);
     step::run("building the workspace", workspace)
 }
 

@@ -13,6 +13,8 @@ use crate::setup::{cargo, tools};
 pub fn run(filters: &[String]) -> Result<ExitCode> {
     let mut command = with_tools(cargo())?;
     command.args(["nextest", "run", "--workspace"]).args(filters);
+    // Failed stories bring their own explanation, and in it the logs; not forty frames as well.
+    command.env("RUST_LIB_BACKTRACE", "0");
     let status = command.status().with_context(|| format!("starting {command:?}"))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -3,7 +3,6 @@
 use std::{
     fs::File,
     io,
-    net::UdpSocket,
     os::{
         fd::{AsFd, BorrowedFd},
         unix::fs::MetadataExt,
@@ -12,7 +11,10 @@ use std::{
     process,
 };
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::{
+    net::{AddressFamily, SocketType, socket},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 
 use crate::sys;
 
@@ -49,7 +51,8 @@ impl Netns {
         })?;
         // The cookie is only given out by a socket.
         let cookie = run_in(&file, || {
-            sys::netns_cookie(UdpSocket::bind("127.0.0.1:0").or_else(|_| any_socket())?.as_fd())
+            let socket = socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
+            sys::netns_cookie(socket.as_fd())
         })??;
         Ok(Self { file, inode, cookie })
     }
@@ -82,23 +85,26 @@ impl AsFd for Netns {
     }
 }
 
-/// A namespace whose loopback is still down has no address to bind to; any socket will do.
-fn any_socket() -> io::Result<UdpSocket> {
-    UdpSocket::bind("0.0.0.0:0")
+thread_local! {
+    /// The namespace that a thread comes from, opened once: it is where the agent runs, and
+    /// opening it for every socket would cost more than the two switches.
+    static HOME: io::Result<File> = File::open("/proc/thread-self/ns/net");
 }
 
 fn run_in<T>(namespace: &File, f: impl FnOnce() -> T) -> io::Result<T> {
-    let home = Return(File::open("/proc/thread-self/ns/net")?);
-    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-    let result = f();
-    drop(home);
-    Ok(result)
+    HOME.with(|home| {
+        let home =
+            home.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        let _return = Return(home);
+        Ok(f())
+    })
 }
 
 /// Brings the thread back, also when `f` panics.
-struct Return(File);
+struct Return<'a>(&'a File);
 
-impl Drop for Return {
+impl Drop for Return<'_> {
     fn drop(&mut self) {
         if let Err(error) =
             move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))

@@ -50,6 +50,8 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 /// The longest wait: a controller that is back is found within this.
 const RETRY_CAP: Duration = Duration::from_secs(5);
+/// The largest message that is accepted: more than a cluster of 100,000 pods needs at once.
+const RESPONSE_BYTES: usize = 64 << 20;
 /// Messages to the controller that may wait to be sent.
 const OUTGOING: usize = 16;
 
@@ -184,7 +186,8 @@ impl Connection {
             .tcp_nodelay(true);
         let channel = timeout(PATIENCE, endpoint.connect()).await.map_err(|_| no_answer())?;
         let channel = channel.map_err(|error| Outage::of_connecting(&error))?;
-        Ok(ControllerClient::with_interceptor(channel, token))
+        let client = ControllerClient::with_interceptor(channel, token);
+        Ok(client.max_decoding_message_size(RESPONSE_BYTES))
     }
 
     /// Says what is held, and which pods are captured if that is known.

@@ -159,3 +159,127 @@ async fn forward(mut changed: watch::Receiver<u64>, wake: SyncSender<()>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, PoisonError};
+
+    use mesh_common::{
+        api::v1,
+        bpf::InboundMode,
+        model::{NamespacedName, Resource, Workload},
+    };
+
+    use super::*;
+    use crate::identity::testing::{Ca, Hours};
+
+    const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    /// A captor whose only hook is found missing as often as `repairs` says.
+    #[derive(Clone, Default)]
+    struct Fake {
+        captured: Arc<Mutex<Vec<String>>>,
+        repairs: Arc<Mutex<u64>>,
+    }
+
+    impl Captor for Fake {
+        fn capture(&mut self, pod: &Workload, _mode: InboundMode) -> Result<(), String> {
+            let mut captured = self.captured.lock().unwrap_or_else(PoisonError::into_inner);
+            captured.push(pod.uid.to_string());
+            Ok(())
+        }
+
+        fn set_inbound_mode(&mut self, _uid: &str, _mode: InboundMode) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn release(&mut self, _uid: &str) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn finish_release(&mut self, _uid: &str) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn connections(&self, _uid: &str) -> usize {
+            0
+        }
+
+        fn is_gone(&self, _uid: &str) -> bool {
+            false
+        }
+
+        fn adopted(&self) -> Vec<Arc<str>> {
+            Vec::new()
+        }
+
+        fn inspect(&mut self) -> (Vec<Hook>, Vec<(&'static str, u64)>) {
+            let repairs = *self.repairs.lock().unwrap_or_else(PoisonError::into_inner);
+            let hook = Hook { name: "connect4".into(), attached: true, repairs, error: None };
+            (vec![hook], vec![("captured", 1)])
+        }
+    }
+
+    fn web() -> v1::Resource {
+        let workload = Workload {
+            name: NamespacedName::new("shop", "web"),
+            uid: "u1".into(),
+            node: Some("node-1".into()),
+            addresses: vec!["10.0.0.1".parse().expect("an address")],
+            identity: Some(WEB.parse().expect("an identity")),
+            enrolled: true,
+            captured: false,
+            memberships: Vec::new(),
+            authorization_policies: Vec::new(),
+        };
+        v1::Resource { version: 1, resource: Some((&Resource::Workload(workload)).into()) }
+    }
+
+    async fn next<T: Clone>(channel: &mut watch::Receiver<Option<T>>) -> T {
+        let known = channel.wait_for(Option::is_some);
+        let known = tokio::time::timeout(DEADLINE, known).await.expect("in time");
+        known.expect("the thread lives").clone().expect("it is known")
+    }
+
+    #[tokio::test]
+    async fn captures_once_there_is_a_picture_and_a_certificate_and_says_so() {
+        let snapshot = Arc::new(Snapshot::new());
+        let certificates = Arc::new(Certificates::new(None));
+        let status = Arc::new(Status::default());
+        let captor = Fake::default();
+        let thread = EnrolmentThread {
+            node: "node-1".to_owned(),
+            snapshot: Arc::clone(&snapshot),
+            certificates: Arc::clone(&certificates),
+            status: Arc::clone(&status),
+        };
+        let mut reports = thread.start(captor.clone()).expect("a thread");
+        snapshot.apply(vec![web()], Vec::new());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(reports.wanted.borrow().is_none(), "there is no whole picture yet");
+
+        status.controller(|controller| {
+            controller.synced = true;
+            controller.connected = true;
+        });
+        snapshot.touch();
+        assert_eq!(next(&mut reports.wanted).await.len(), 1);
+        assert!(reports.captured.borrow().is_none(), "the pod was not tried yet");
+
+        let ca = Ca::new();
+        certificates.install(ca.svid(WEB, Hours::CURRENT), vec![ca.der()]).expect("installed");
+        assert_eq!(next(&mut reports.captured).await, BTreeSet::from(["u1".into()]));
+        assert_eq!(*captor.captured.lock().expect("lock"), ["u1"]);
+
+        *captor.repairs.lock().expect("lock") = 1;
+        for _ in 0..1000 {
+            let problems = status.to_wire("node-1", 0).problems;
+            if problems.iter().any(|it| it.contains("connect4 was found detached")) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("nobody noticed the repair");
+    }
+}
