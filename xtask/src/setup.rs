@@ -106,11 +106,22 @@ pub fn this_program() -> Command {
 }
 
 /// The cargo that runs this, in the repository.
+///
+/// `cargo run` has described xtask in the environment. Build scripts look at that, ring's among
+/// them: left there, half of the workspace would be built again for each way to call cargo.
 pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(repository());
+    command.current_dir(repository()).env_remove("LD_LIBRARY_PATH");
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(|name| OF_XTASK.iter().any(|of| name.starts_with(of))) {
+            command.env_remove(name);
+        }
+    }
     command
 }
+
+/// What `cargo run` calls the variables that describe the package it runs.
+const OF_XTASK: [&str; 2] = ["CARGO_PKG_", "CARGO_MANIFEST_"];
 
 /// Where tools are installed that are not on PATH.
 pub fn tools() -> PathBuf {
