@@ -38,6 +38,9 @@ pub trait Captor: Send {
     fn finish_release(&mut self, uid: &str) -> Result<(), String>;
     /// Proxied connections of a pod.
     fn connections(&self, uid: &str) -> usize;
+    /// Whether the proxy has nothing more to do for a released pod: its last connection ended,
+    /// and whoever did not know yet that it left had time to hear it.
+    fn is_drained(&self, uid: &str) -> bool;
     /// Whether the network namespace that a pod was captured in has ended.
     fn is_gone(&self, uid: &str) -> bool;
     /// Uids of pods that an earlier agent captured and that were not captured again yet.
@@ -252,7 +255,7 @@ impl Entry {
             return true;
         }
         let uid = &self.workload.uid;
-        if captor.connections(uid) > 0 && !captor.is_gone(uid) {
+        if !captor.is_drained(uid) && !captor.is_gone(uid) {
             return false;
         }
         let finish = |uid: &str, captor: &mut dyn Captor| captor.finish_release(uid);

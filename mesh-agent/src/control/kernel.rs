@@ -86,6 +86,10 @@ impl Captor for Kernel {
         self.proxy.connections(uid)
     }
 
+    fn is_drained(&self, uid: &str) -> bool {
+        !self.proxy.is_serving(uid)
+    }
+
     fn is_gone(&self, uid: &str) -> bool {
         self.places.get(uid).is_some_and(|place| number(&place.path) != Some(place.number))
     }

@@ -64,6 +64,10 @@ impl Captor for Fake {
         self.connections.get(uid).copied().unwrap_or_default()
     }
 
+    fn is_drained(&self, uid: &str) -> bool {
+        self.connections(uid) == 0
+    }
+
     fn is_gone(&self, uid: &str) -> bool {
         self.gone.contains(uid)
     }

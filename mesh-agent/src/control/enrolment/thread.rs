@@ -206,6 +206,10 @@ mod tests {
             0
         }
 
+        fn is_drained(&self, _uid: &str) -> bool {
+            true
+        }
+
         fn is_gone(&self, _uid: &str) -> bool {
             false
         }
