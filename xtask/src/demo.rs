@@ -21,6 +21,8 @@ pub const ID: &str = "demo";
 /// Lays out the mesh, shows the steps, cleans up or keeps.
 pub fn run(keep: bool) -> Result<()> {
     let layout = Layout::new(ID)?;
+    // Else what a crashed or kept demo left would count as there before.
+    cleanup::make_room(&layout)?;
     let before = Ledger::of_host(&layout)?;
     println!("Laying out two nodes, six pods and two Services; starting the daemons.");
     let start = Instant::now();

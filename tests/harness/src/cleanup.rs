@@ -22,13 +22,22 @@ const LOCK: &str = "/run/nodemesh-harness.lock";
 /// What the owner file of a mesh says that is to outlive its maker.
 const KEPT: &str = "kept";
 
-/// Makes this process the owner of the mesh and takes away what an earlier one of its id left.
-pub fn claim(layout: &Layout) -> Result<()> {
-    let _lock = lock()?;
+/// Takes away what an earlier mesh of this id left, kept or crashed.
+///
+/// # Errors
+/// Where that mesh is in use.
+pub fn make_room(layout: &Layout) -> Result<()> {
     if let Some(owner) = living_owner(layout) {
         bail!("mesh {} is in use by process {owner}", layout.id());
     }
-    sweep(layout)?;
+    sweep(layout)
+}
+
+/// Makes this process the owner of the mesh, of which there must be no trace of an earlier one
+/// that is still in use.
+pub fn claim(layout: &Layout) -> Result<()> {
+    let _lock = lock()?;
+    make_room(layout)?;
     fs::create_dir_all(layout.run_dir())
         .with_context(|| format!("making {}", layout.run_dir().display()))?;
     let own = std::process::id();

@@ -23,6 +23,7 @@ pub mod objects;
 pub mod pattern;
 pub mod pod;
 pub mod process;
+pub mod tls;
 pub mod wait;
 
 pub use flows::Flow;

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use mesh_harness::{
     Mesh,
-    capture::{Recording, tls},
+    capture::Recording,
     mesh::READY,
     node::UPLINK,
     objects::{allow, identity},
+    tls::tls,
     wait,
 };
 use mesh_stories::{WEB, shop};

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use mesh_harness::{
     Mesh,
-    capture::{Capture, Recording, tls},
+    capture::{Capture, Recording},
     mesh::READY,
     node::UPLINK,
     objects::identity,
+    tls::tls,
     wait,
 };
 
