@@ -44,7 +44,7 @@ pub struct Paths {
     /// Directory for what has to survive a restart: snapshot, certificates, old settings
     #[arg(long, value_name = "DIR", default_value = "/var/lib/nodemesh")]
     pub state_dir: PathBuf,
-    /// Socket for `nodemesh` [default: /run/nodemesh/<node>.sock]
+    /// Socket for `nodemesh` [default: /run/nodemesh/NODE.sock]
     #[arg(long, value_name = "PATH")]
     pub admin_socket: Option<PathBuf>,
 }

@@ -1,6 +1,6 @@
 //! Where objects come from: a folder of YAML.
 //!
-//! [`file`] reads and watches the folder, [`yaml`] turns text into objects, and [`Merger`] decides
+//! [`mod@file`] reads and watches the folder, [`yaml`] turns text into objects, and [`Merger`] decides
 //! which version of each object is in use. One bad document never costs another its place.
 
 use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
