@@ -1,7 +1,7 @@
 //! Metrics, in the OpenMetrics text format.
 //!
 //! Connections are told apart by workload, security and verdict, never by pod or path, and each
-//! family is [bounded](bounded). Whoever else has something to tell registers a collector.
+//! family is bounded. Whoever else has something to tell registers a collector.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
