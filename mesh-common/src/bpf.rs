@@ -264,9 +264,8 @@ mod tests {
 
     #[test]
     fn loopback_is_recognised_in_both_families() {
-        let is_loopback = |text: &str| {
-            Address::from(text.parse::<IpAddr>().expect("a literal")).is_loopback()
-        };
+        let is_loopback =
+            |text: &str| Address::from(text.parse::<IpAddr>().expect("a literal")).is_loopback();
         assert!(is_loopback("127.0.0.1"));
         assert!(is_loopback("127.255.3.4"));
         assert!(is_loopback("::ffff:127.0.0.1"));

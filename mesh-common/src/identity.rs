@@ -16,7 +16,9 @@ const SPIFFE_ID_BYTES: usize = 2048;
 
 /// Why a text is not an identity that nodemesh understands.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is no SPIFFE identity of the form spiffe://<trust-domain>/ns/<namespace>/sa/<account>: {reason}")]
+#[error(
+    "`{text}` is no SPIFFE identity of the form spiffe://<trust-domain>/ns/<namespace>/sa/<account>: {reason}"
+)]
 pub struct InvalidIdentity {
     text: String,
     reason: &'static str,

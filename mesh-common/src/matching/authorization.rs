@@ -206,9 +206,6 @@ mod tests {
     fn a_missing_policy_denies() {
         let names = [NamespacedName::new("shop", "lost")];
         let request = Request { source: None, port: 80 };
-        assert_eq!(
-            judge(request, &names, |_| None),
-            Verdict::PolicyMissing(names[0].clone())
-        );
+        assert_eq!(judge(request, &names, |_| None), Verdict::PolicyMissing(names[0].clone()));
     }
 }
