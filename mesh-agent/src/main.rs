@@ -20,6 +20,7 @@ use mesh_agent::{
     snapshot::Snapshot,
     status::{Status, StatusCollector},
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -78,9 +79,20 @@ fn clean_up(paths: &Paths) -> anyhow::Result<()> {
 }
 
 fn run(config: Config) -> anyhow::Result<()> {
+    raise_descriptor_limit();
     // Connections are carried by the proxy's own threads; everything else is little work.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(config))
+}
+
+/// Every connection takes two descriptors at most, and the usual soft limit is 1,024: it is for
+/// programs that call select(), which we do not.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, limit = ?limit.current, "cannot raise the limit of open files");
+    }
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

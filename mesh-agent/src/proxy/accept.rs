@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{hbone, inbound, outbound, pod::ServedPod, worker::Context};
+use super::{dial, hbone, inbound, outbound, pod::ServedPod, worker::Context};
 
 /// How long accepting pauses when the system is out of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -57,6 +57,7 @@ fn start(
     // Small writes must not wait for acknowledgements: the application decides what to batch.
     // A socket that refuses this is already dead, and the first read says so.
     let _ = stream.set_nodelay(true);
+    let _ = dial::keep_urgent_data(&stream);
     match purpose {
         Purpose::Outbound => tokio::spawn(outbound::serve(context, pod, stream, peer)),
         Purpose::Inbound => tokio::spawn(inbound::serve(context, pod, stream, peer)),

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 pub(super) const BLOCK: usize = 64 * 1024;
 /// Reads up to this size are copied out: a few bytes that wait for a slow peer shall not keep a
 /// whole block alive.
-const COPY: usize = 2 * 1024;
+pub(super) const COPY: usize = 2 * 1024;
 
 thread_local! {
     static SHARED: RefCell<BytesMut> = RefCell::new(BytesMut::new());

@@ -47,6 +47,7 @@ pub(super) fn open(
     let kind = Type::STREAM.nonblocking();
     let socket = pod.netns.run(|| Socket::new(domain, kind, Some(Protocol::TCP)))??;
     socket.set_tcp_nodelay(true)?;
+    socket.set_out_of_band_inline(true)?;
     sockets.mark_proxy_socket(socket.as_fd(), admit)?;
     Ok(socket)
 }
@@ -58,6 +59,12 @@ pub(super) async fn finish(socket: Socket, to: SocketAddr) -> io::Result<TcpStre
         let seconds = CONNECT_TIMEOUT.as_secs();
         io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {seconds} s"))
     })?
+}
+
+/// Leaves urgent data (RFC 6093) among the rest, where it is carried on. Taken out of line, as is
+/// the default, a relay would lose the byte.
+pub(super) fn keep_urgent_data(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).set_out_of_band_inline(true)
 }
 
 /// Notices within a minute that the node at the other end of a tunnel is gone.

@@ -54,7 +54,7 @@ async fn connect(
     } else {
         return Err(Failure::NotOurs(destination));
     }
-    deliver::connect(&shared.sockets, &pod.pod, destination, peer.ip())
+    deliver::connect(&shared.sockets, pod, destination, peer.ip())
         .await
         .map_err(|error| Failure::connect(destination, &error))
 }

@@ -7,6 +7,7 @@ use std::sync::{
 
 use tokio::sync::watch;
 
+use super::deliver::SourcePorts;
 use crate::capture::enroll::Pod;
 
 /// The life of a served pod, in order.
@@ -24,6 +25,7 @@ enum State {
 pub struct ServedPod {
     /// The pod itself.
     pub pod: Arc<Pod>,
+    pub(super) source_ports: SourcePorts,
     connections: AtomicUsize,
     state: watch::Sender<State>,
 }
@@ -31,7 +33,8 @@ pub struct ServedPod {
 impl ServedPod {
     pub(super) fn new(pod: Arc<Pod>) -> Self {
         let (state, _) = watch::channel(State::Serving);
-        Self { pod, connections: AtomicUsize::new(0), state }
+        let source_ports = SourcePorts::of(&pod.netns);
+        Self { pod, source_ports, connections: AtomicUsize::new(0), state }
     }
 
     /// Counts a connection for as long as the guard lives.

@@ -16,6 +16,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// How much is kept at most: four full TLS records.
 const KEEP: usize = 64 * 1024;
+/// How much is read in one turn, before the connections inside the tunnel get theirs. As frames
+/// of one byte, the smallest there are, it is a quarter of what the `h2` crate lets wait for them
+/// (its `data_frame_budget`: half of our `TUNNEL_WINDOW`, of which each takes 255 bytes, so that
+/// 102,000 small frames are the most memory that a tunnel's peer can claim).
+const READ: usize = 256 * 1024;
 
 /// A connection that keeps writes until its [`Flusher`] is asked.
 pub(super) struct Coalesce<T>(Arc<Mutex<Inner<T>>>);
@@ -26,11 +31,13 @@ pub(super) struct Flusher<T>(Arc<Mutex<Inner<T>>>);
 struct Inner<T> {
     io: T,
     kept: BytesMut,
+    /// What was read in this turn.
+    read: usize,
 }
 
 /// Wraps a connection; both halves live in one task, so the lock is never waited for.
 pub(super) fn coalesce<T>(io: T) -> (Coalesce<T>, Flusher<T>) {
-    let inner = Arc::new(Mutex::new(Inner { io, kept: BytesMut::new() }));
+    let inner = Arc::new(Mutex::new(Inner { io, kept: BytesMut::new(), read: 0 }));
     (Coalesce(inner.clone()), Flusher(inner))
 }
 
@@ -52,9 +59,10 @@ impl<T: AsyncWrite + Unpin> Inner<T> {
 }
 
 impl<T: AsyncWrite + Unpin> Flusher<T> {
-    /// Writes everything kept; pending where the peer takes no more now.
+    /// Ends the turn: writes everything kept; pending where the peer takes no more now.
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = lock(&self.0);
+        inner.read = 0;
         ready!(inner.poll_write_kept(cx))?;
         Pin::new(&mut inner.io).poll_flush(cx)
     }
@@ -66,7 +74,16 @@ impl<T: AsyncRead + Unpin> AsyncRead for Coalesce<T> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut lock(&self.0).io).poll_read(cx, buffer)
+        let mut inner = lock(&self.0);
+        if inner.read >= READ {
+            // The flusher ends the turn; then it goes on.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut inner.io).poll_read(cx, buffer))?;
+        inner.read += buffer.filled().len() - before;
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -213,7 +213,7 @@ async fn connect(
     if !verdict.is_allowed() {
         return Err(Failure::Denied(verdict.to_string()));
     }
-    deliver::connect(&shared.sockets, &pod.pod, to, caller.address.ip())
+    deliver::connect(&shared.sockets, pod, to, caller.address.ip())
         .await
         .map_err(|error| Failure::connect(to, &error))
 }

@@ -1,21 +1,23 @@
 //! Between two TCP connections.
 
-use std::io;
+use std::{convert::Infallible, io};
 
 use bytes::{Buf, Bytes};
 use tokio::net::TcpStream;
 
-use super::{Transferred, broken, reset};
+use super::{Ended, Transferred, broken, failure, reset, run, shutdown_write};
 use crate::proxy::buffer;
 
 /// Relays until both directions end, or one side breaks and the other is reset.
 pub(in crate::proxy) async fn relay(client: TcpStream, upstream: TcpStream) -> Transferred {
     let (mut from_client, mut to_client) = (0, 0);
-    let both = tokio::try_join!(
-        copy(&client, &upstream, &mut from_client, ["client", "upstream"]),
-        copy(&upstream, &client, &mut to_client, ["upstream", "client"]),
-    );
-    let broken = both.err();
+    let ended = Ended::default();
+    let broken = run(
+        copy(&client, &upstream, &mut from_client, ["client", "upstream"], &ended),
+        copy(&upstream, &client, &mut to_client, ["upstream", "client"], &ended),
+        &ended,
+    )
+    .await;
     if broken.is_some() {
         reset(client);
         reset(upstream);
@@ -23,21 +25,26 @@ pub(in crate::proxy) async fn relay(client: TcpStream, upstream: TcpStream) -> T
     Transferred { from_client, to_client, broken }
 }
 
-/// Copies one direction to its end, then ends that direction of `to`.
+/// Copies one direction to its end, ends that direction of `to`, and watches `from`.
 async fn copy(
     from: &TcpStream,
     to: &TcpStream,
     moved: &mut u64,
-    [reader, writer]: [&str; 2],
-) -> Result<(), String> {
+    names: [&str; 2],
+    ended: &Ended,
+) -> Result<Infallible, String> {
+    let [reader, writer] = names;
     loop {
         let chunk = read(from).await.map_err(|error| broken(reader, &error))?;
         if chunk.is_empty() {
-            return shutdown_write(to).map_err(|error| broken(writer, &error));
+            break;
         }
         *moved += chunk.len() as u64;
-        write_all(to, chunk).await.map_err(|error| broken(writer, &error))?;
+        write_all(from, to, chunk, names).await?;
     }
+    shutdown_write(to).map_err(|error| broken(writer, &error))?;
+    ended.add();
+    Err(broken(reader, &failure(from).await))
 }
 
 /// Waits for data without holding a buffer; empty at the end of the stream.
@@ -51,24 +58,24 @@ async fn read(stream: &TcpStream) -> io::Result<Bytes> {
     }
 }
 
-/// Writes all of `chunk`, as fast as the peer reads.
-pub(super) async fn write_all(stream: &TcpStream, mut chunk: Bytes) -> io::Result<()> {
+/// Writes all of `chunk`, as fast as the peer reads; gives up where `from` breaks meanwhile.
+async fn write_all(
+    from: &TcpStream,
+    to: &TcpStream,
+    mut chunk: Bytes,
+    [reader, writer]: [&str; 2],
+) -> Result<(), String> {
     while chunk.has_remaining() {
-        match stream.try_write(&chunk) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+        match to.try_write(&chunk) {
             Ok(written) => chunk.advance(written),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
-            Err(error) => return Err(error),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::select! {
+                    ready = to.writable() => ready.map_err(|error| broken(writer, &error))?,
+                    error = failure(from) => return Err(broken(reader, &error)),
+                }
+            }
+            Err(error) => return Err(broken(writer, &error)),
         }
     }
     Ok(())
-}
-
-/// Tells the peer that no more data comes; the other direction goes on.
-pub(super) fn shutdown_write(stream: &TcpStream) -> io::Result<()> {
-    match socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write) {
-        // The peer has closed both directions meanwhile: there is nobody left to tell.
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
-        shut => shut,
-    }
 }

@@ -155,3 +155,72 @@ async fn a_slow_reader_stops_the_writer_and_loses_nothing() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_reset_by_the_client_after_its_half_close_resets_the_server() {
+    both(async |Between { mut client, mut server, relay }| {
+        client.write_all(b"x").await.expect("write");
+        client.shutdown().await.expect("shutdown");
+        let mut question = Vec::new();
+        within(server.read_to_end(&mut question)).await.expect("read");
+        reset(client);
+        // The server neither reads nor writes: it is told.
+        within(super::failure(&server)).await;
+        assert!(within(relay).await.expect("relay").broken.is_some());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reset_by_the_server_after_its_half_close_resets_the_client() {
+    both(async |Between { mut client, mut server, relay }| {
+        server.write_all(b"x").await.expect("write");
+        server.shutdown().await.expect("shutdown");
+        let mut answer = Vec::new();
+        within(client.read_to_end(&mut answer)).await.expect("read");
+        reset(server);
+        within(super::failure(&client)).await;
+        assert!(within(relay).await.expect("relay").broken.is_some());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reset_arrives_though_the_other_side_reads_nothing() {
+    both(async |Between { client, server, relay }| {
+        let block = vec![0xa5; 1 << 16];
+        loop {
+            let quiet = std::time::Duration::from_millis(200);
+            let Ok(writable) = tokio::time::timeout(quiet, client.writable()).await else { break };
+            writable.expect("writable");
+            match client.try_write(&block) {
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => panic!("{error}"),
+                _ => {}
+            }
+        }
+        reset(client);
+        within(super::failure(&server)).await;
+        assert!(within(relay).await.expect("relay").broken.is_some());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn single_bytes_for_a_slow_reader_arrive_and_disturb_nobody() {
+    const TOTAL: usize = 200_000;
+    both(async |Between { mut client, mut server, relay }| {
+        for at in 0..TOTAL {
+            client.write_u8(at as u8).await.expect("write");
+            // Every byte travels by itself.
+            tokio::task::yield_now().await;
+        }
+        client.shutdown().await.expect("shutdown");
+        let mut received = Vec::new();
+        within(server.read_to_end(&mut received)).await.expect("read");
+        assert!(received.iter().enumerate().all(|(at, byte)| *byte == at as u8));
+        assert_eq!(received.len(), TOTAL);
+        drop(server);
+        assert_eq!(within(relay).await.expect("relay").broken, None);
+    })
+    .await;
+}
