@@ -13,10 +13,12 @@
 use std::{
     collections::HashMap,
     io,
-    net::IpAddr,
+    net::SocketAddr,
     sync::{Arc, RwLock},
     time::Duration,
 };
+
+use mesh_common::model::Workload;
 
 use crate::{
     capture::{enroll::Pod, listeners::PodListeners, sockets::SocketTable},
@@ -40,6 +42,7 @@ mod relay;
 mod route;
 mod worker;
 
+use failure::Failure;
 pub use pod::ServedPod;
 use refusal::RefusalLog;
 use worker::Worker;
@@ -83,11 +86,17 @@ struct Shared {
 }
 
 impl Shared {
-    /// The pod of this node that is captured now and owns `address`.
-    fn pod_at(&self, address: IpAddr) -> Option<Arc<ServedPod>> {
-        let workload = self.snapshot.workload_at(address)?;
+    /// `workload`, if it is captured on this node now.
+    fn pod_of(&self, workload: &Workload) -> Option<Arc<ServedPod>> {
         let pods = self.pods.read().expect(LOCK);
         pods.get(&workload.uid).filter(|pod| !pod.is_draining()).cloned()
+    }
+
+    /// What policies say of `pod` at `address`. While an address moves from one pod to another,
+    /// the snapshot may know it as somebody else's, whose policies are not this pod's.
+    fn workload_of(&self, pod: &ServedPod, address: SocketAddr) -> Result<Arc<Workload>, Failure> {
+        let workload = self.snapshot.workload_at(address.ip());
+        workload.filter(|known| known.uid == pod.pod.uid).ok_or(Failure::NotOurs(address))
     }
 }
 
@@ -129,12 +138,14 @@ impl Proxy {
 
     /// Serves a pod on its listeners, one set a worker.
     pub fn serve(&self, pod: Arc<Pod>, listeners: Vec<PodListeners>) {
-        let served = Arc::new(ServedPod::new(pod));
         let mut pods = self.shared.pods.write().expect(LOCK);
-        if let Some(earlier) = pods.insert(served.pod.uid.clone(), served.clone()) {
+        let earlier = pods.get(&pod.uid).cloned();
+        let served = Arc::new(ServedPod::new(pod, earlier.as_deref()));
+        pods.insert(served.pod.uid.clone(), served.clone());
+        drop(pods);
+        if let Some(earlier) = earlier {
             earlier.stop();
         }
-        drop(pods);
         for (worker, listeners) in self.workers.iter().zip(listeners) {
             worker.serve(served.clone(), listeners);
         }

@@ -54,7 +54,11 @@ impl Captor for Kernel {
             self.proxy.serve(pod, listeners);
             Ok(())
         };
-        self.capture.capture(pod, mode, serve).map_err(|error| error.to_string())?;
+        if let Err(error) = self.capture.capture(pod, mode, serve) {
+            // It may have been served already when a later step failed.
+            self.proxy.forget(&pod.uid);
+            return Err(error.to_string());
+        }
         if let Some(place) = place {
             self.places.insert(Arc::clone(&pod.uid), place);
         }

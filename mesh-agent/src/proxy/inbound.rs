@@ -44,15 +44,13 @@ async fn connect(
     destination: SocketAddr,
     peer: SocketAddr,
 ) -> Result<TcpStream, Failure> {
+    pod.offers(destination)?;
     let shared = &context.shared;
     let request = Request { source: None, port: destination.port() };
-    if let Some(workload) = shared.snapshot.workload_at(destination.ip()) {
-        let verdict = shared.snapshot.authorize(&workload, request);
-        if !verdict.is_allowed() {
-            return Err(Failure::Denied(verdict.to_string()));
-        }
-    } else {
-        return Err(Failure::NotOurs(destination));
+    let workload = shared.workload_of(pod, destination)?;
+    let verdict = shared.snapshot.authorize(&workload, request);
+    if !verdict.is_allowed() {
+        return Err(Failure::Denied(verdict.to_string()));
     }
     deliver::connect(&shared.sockets, pod, destination, peer.ip())
         .await

@@ -1,13 +1,17 @@
 //! One captured pod as the proxy serves it: how many connections live, and whether it goes on.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
+use mesh_common::ports;
 use tokio::sync::watch;
 
-use super::deliver::SourcePorts;
+use super::{deliver::SourcePorts, failure::Failure};
 use crate::capture::enroll::Pod;
 
 /// The life of a served pod, in order.
@@ -26,21 +30,36 @@ pub struct ServedPod {
     /// The pod itself.
     pub pod: Arc<Pod>,
     pub(super) source_ports: SourcePorts,
-    connections: AtomicUsize,
+    /// Shared with earlier captures of the same pod, whose connections need its rule and
+    /// settings as much.
+    connections: Arc<AtomicUsize>,
     state: watch::Sender<State>,
 }
 
 impl ServedPod {
-    pub(super) fn new(pod: Arc<Pod>) -> Self {
+    /// `pod`, as the successor of how it was served before, if it was.
+    pub(super) fn new(pod: Arc<Pod>, earlier: Option<&Self>) -> Self {
         let (state, _) = watch::channel(State::Serving);
         let source_ports = SourcePorts::of(&pod.netns);
-        Self { pod, source_ports, connections: AtomicUsize::new(0), state }
+        let connections =
+            earlier.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.connections));
+        Self { pod, source_ports, connections, state }
     }
 
     /// Counts a connection for as long as the guard lives.
-    pub(super) fn enter(self: &Arc<Self>) -> ConnectionGuard {
+    pub(super) fn enter(&self) -> ConnectionGuard {
         self.connections.fetch_add(1, Ordering::Relaxed);
-        ConnectionGuard { pod: self.clone() }
+        ConnectionGuard(Arc::clone(&self.connections))
+    }
+
+    /// Whether a caller may ask for `to`: one of the pod's addresses, and none of the proxy's own
+    /// ports, through which the proxy would call itself without end.
+    pub(super) fn offers(&self, to: SocketAddr) -> Result<(), Failure> {
+        let is_reserved = [ports::OUTBOUND, ports::INBOUND, ports::HBONE].contains(&to.port());
+        if is_reserved || !self.pod.addresses.contains(&to.ip()) {
+            return Err(Failure::NotOurs(to));
+        }
+        Ok(())
     }
 
     /// How many proxied connections live now.
@@ -77,12 +96,10 @@ impl ServedPod {
 }
 
 /// One live connection of a pod.
-pub(super) struct ConnectionGuard {
-    pod: Arc<ServedPod>,
-}
+pub(super) struct ConnectionGuard(Arc<AtomicUsize>);
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        self.pod.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -60,7 +60,7 @@ pub(super) fn choose(shared: &Shared, destination: SocketAddr) -> Route {
 fn upstream(shared: &Shared, address: SocketAddr, workload: Option<Arc<Workload>>) -> Upstream {
     let via = match &workload {
         Some(workload) if workload.node.as_ref() == Some(&shared.node) => {
-            shared.pod_at(address.ip()).map_or(Via::Passthrough, Via::SameNode)
+            shared.pod_of(workload).map_or(Via::Passthrough, Via::SameNode)
         }
         Some(workload) if workload.captured => Via::Tunnel,
         _ => Via::Passthrough,

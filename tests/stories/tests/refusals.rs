@@ -151,3 +151,28 @@ fn a_token_of_another_node_does_not_make_an_agent_that_node() -> Result<()> {
     assert!(!status["certificates"].to_string().contains(&web), "{status} {}", state.display());
     Ok(())
 }
+
+#[test]
+fn nobody_makes_the_proxy_call_itself_while_a_pod_leaves() -> Result<()> {
+    let mesh = shop("self-call").start()?;
+    let (frontend, web) = (mesh.pod("shop/frontend"), mesh.pod("shop/web"));
+    web.serve_peer(7000, &["echo"])?;
+    let peer = mesh_harness::binaries::find("mesh-peer")?.to_string_lossy().into_owned();
+    let address = format!("{}:7000", web.ipv4());
+    let mut held = frontend.spawn(&[peer.as_str(), "call", &address, "hold", "30"])?;
+    held.wait_for_line("second 0", READY)?;
+    mesh.objects().apply_namespace("shop", false)?;
+    wait::until("shop/web to drain", READY, || {
+        Ok(mesh.status("node-2")?.0.to_string().contains("draining").then_some(()))
+    })?;
+
+    let agent = mesh.agent("node-2").pid().context("the agent of node-2")?;
+    let descriptors = || -> Result<usize> { Ok(fs::read_dir(format!("/proc/{agent}/fd"))?.count()) };
+    let before = descriptors()?;
+    for port in [15001, 15006] {
+        let url = format!("http://{}:{port}/", web.ipv4());
+        assert_ne!(mesh.pod("legacy/client").try_curl(&url)?.code, 0, "{url} answered");
+    }
+    assert!(descriptors()? < before + 10, "the proxy has called itself");
+    Ok(())
+}
