@@ -1,7 +1,13 @@
 //! Refusals are logged once a caller and reason: an attacker or a broken peer that comes back
 //! a thousand times a second must not fill a disk. Flows and metrics count every one.
 
-use std::{collections::HashSet, fmt::Display, sync::Mutex};
+use std::{
+    collections::HashSet,
+    fmt::Display,
+    mem::{Discriminant, discriminant},
+    net::IpAddr,
+    sync::{Arc, Mutex},
+};
 
 use super::{LOCK, failure::Failure};
 use crate::capture::enroll::Pod;
@@ -13,18 +19,22 @@ const REMEMBERED: usize = 1024;
 /// What was logged already.
 #[derive(Default)]
 pub(super) struct RefusalLog {
-    seen: Mutex<HashSet<String>>,
+    seen: Mutex<HashSet<Refusal>>,
 }
 
+/// What counts as the same refusal. The peer's own words are no part of it: a stranger who says
+/// something new each time would be logged each time.
+type Refusal = (IpAddr, Arc<str>, Discriminant<Failure>);
+
 impl RefusalLog {
-    /// Logs that `caller` was refused by `pod`, unless that was said before.
-    pub(super) fn warn(&self, caller: impl Display, pod: &Pod, failure: &Failure) {
-        if self.is_new(format!("{caller} {} {failure}", pod.identity)) {
+    /// Logs that `caller` at `address` was refused by `pod`, unless that was said before.
+    pub(super) fn warn(&self, caller: impl Display, address: IpAddr, pod: &Pod, failure: &Failure) {
+        if self.is_new((address, pod.uid.clone(), discriminant(failure))) {
             tracing::warn!(%caller, callee = %pod.identity, pod = %pod.name, reason = %failure, "refused");
         }
     }
 
-    fn is_new(&self, refusal: String) -> bool {
+    fn is_new(&self, refusal: Refusal) -> bool {
         let mut seen = self.seen.lock().expect(LOCK);
         if seen.len() >= REMEMBERED {
             seen.clear();
@@ -40,10 +50,14 @@ mod tests {
     #[test]
     fn says_everything_once_and_stays_bounded() {
         let log = RefusalLog::default();
-        assert!(log.is_new("a".into()));
-        assert!(!log.is_new("a".into()));
-        for number in 0..2 * REMEMBERED {
-            log.is_new(number.to_string());
+        let of = |address: u32, words: &str| {
+            let failure = Failure::Handshake(words.to_owned());
+            (IpAddr::from(address.to_be_bytes()), Arc::from("pod"), discriminant(&failure))
+        };
+        assert!(log.is_new(of(1, "who I am")));
+        assert!(!log.is_new(of(1, "who I am now")));
+        for number in 0..2 * REMEMBERED as u32 {
+            log.is_new(of(number, ""));
         }
         assert!(log.seen.lock().expect(LOCK).len() <= REMEMBERED);
     }
