@@ -24,7 +24,7 @@ pub(crate) mod testing;
 mod tls;
 mod verify;
 
-pub use certificate::{CertificateProblem, Svid, peer_identity};
+pub use certificate::{CertificateProblem, Svid, peer_identity, trusted_until};
 pub use store::Store;
 pub use verify::{PeerRefused, peer_refused};
 

@@ -76,6 +76,18 @@ pub fn peer_identity(chain: &[CertificateDer<'_>]) -> Result<SpiffeId, Certifica
     identity_of(&parse(leaf)?)
 }
 
+/// When the first certificate of `chain` ends: nobody vouches for the peer any longer then.
+///
+/// # Errors
+/// Where the chain is empty or holds what is no certificate.
+pub fn trusted_until(chain: &[CertificateDer<'_>]) -> Result<SystemTime, CertificateProblem> {
+    let ends = chain.iter().map(|certificate| {
+        parse(certificate).map(|parsed| time_of(parsed.validity().not_after.timestamp()))
+    });
+    let ends = ends.collect::<Result<Vec<_>, _>>()?;
+    ends.into_iter().min().ok_or(CertificateProblem::Empty)
+}
+
 /// A key and the certificate chain that says whose it is.
 #[derive(Clone)]
 pub struct Svid {

@@ -6,7 +6,7 @@ use http::Method;
 use mesh_common::identity::SpiffeId;
 
 /// Why a connection did not get to its application.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum Failure {
     /// A policy refused; the text names it and the rule.
     #[error("{0}")]

@@ -34,5 +34,10 @@ const TUNNEL_WINDOW: u32 = STREAMS_A_TUNNEL * STREAM_WINDOW;
 const FRAME: u32 = super::buffer::BLOCK as u32;
 /// The most that headers of a CONNECT may take; a peer's need a few hundred bytes.
 const HEADER_LIST: u32 = 16 * 1024;
+/// How many streams that were reset here are remembered, and for how long. What arrives late for
+/// a forgotten one counts against the peer, and h2 closes a tunnel at 1,024 such frames: a burst
+/// of clients that go away with their uploads under way must not do that.
+const REMEMBERED_RESETS: usize = 20 * STREAMS_A_TUNNEL as usize;
+const RESET_MEMORY: std::time::Duration = std::time::Duration::from_secs(30);
 /// How much of a stream may wait in user space for the tunnel.
 const SEND_BUFFER: usize = 2 * super::buffer::BLOCK;

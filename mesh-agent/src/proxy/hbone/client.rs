@@ -20,13 +20,15 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{
-    FRAME, HEADER_LIST, SEND_BUFFER, STREAM_WINDOW, Stream, TUNNEL_WINDOW,
+    FRAME, HEADER_LIST, REMEMBERED_RESETS, RESET_MEMORY, SEND_BUFFER, STREAM_WINDOW, Stream,
+    TUNNEL_WINDOW,
     coalesce::{Coalesce, Flusher, coalesce},
-    pool::Key,
+    pool::{Acquired, Dialled, Key},
     status,
 };
 use crate::{
     capture::enroll::Pod,
+    identity::trusted_until,
     proxy::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, buffer, dial, failure::Failure, worker::Context},
 };
 
@@ -38,6 +40,8 @@ const ANSWER_TIMEOUT: std::time::Duration = CONNECT_TIMEOUT.saturating_mul(2);
 enum Refusal {
     /// The tunnel takes no more streams; another one may.
     TunnelClosed(h2::Error),
+    /// The tunnel does not answer; perhaps its node is gone.
+    TunnelSilent,
     Failed(Failure),
 }
 
@@ -55,20 +59,26 @@ pub(in crate::proxy) async fn connect(
         expected,
         generation: context.shared.certificates.generation(),
     };
-    // One tunnel may have been told to go away since it was last used, a new one cannot have.
-    for _ in 0..2 {
+    // Each turn takes a dead tunnel out of the pool, so the last one dials.
+    loop {
         let dial = async || dial_tunnel(context, source, &key).await;
-        let (request, lease) = context.tunnels.acquire(&key, dial).await?;
+        let Acquired { request, lease, is_fresh } = context.tunnels.acquire(&key, dial).await?;
         match open(request, address).await {
             Ok((send, receive)) => return Ok(Stream { send, receive, lease: Some(lease) }),
             Err(Refusal::Failed(failure)) => return Err(failure),
-            Err(Refusal::TunnelClosed(error)) => {
-                tracing::debug!(destination = %key.destination, %error, "tunnel closed by peer");
+            Err(Refusal::TunnelSilent) => {
                 context.tunnels.retire(&key, &lease).await;
+                return Err(Failure::tunnel(key.destination, &"no answer to CONNECT"));
+            }
+            Err(Refusal::TunnelClosed(error)) => {
+                context.tunnels.retire(&key, &lease).await;
+                if is_fresh {
+                    return Err(Failure::tunnel(key.destination, &error));
+                }
+                tracing::debug!(destination = %key.destination, %error, "a tunnel was closed");
             }
         }
     }
-    Err(Failure::tunnel(key.destination, &"the peer closed two tunnels in a row"))
 }
 
 /// Asks for a stream on a tunnel.
@@ -81,7 +91,7 @@ async fn open(
         request.send_request(connect_request(address), false).map_err(Refusal::TunnelClosed)?;
     let response = time::timeout(ANSWER_TIMEOUT, response)
         .await
-        .map_err(|_| Refusal::Failed(Failure::tunnel(address, &"no answer to CONNECT")))?
+        .map_err(|_| Refusal::TunnelSilent)?
         .map_err(|error| match error.reason() {
             // Neither was looked at by the peer (RFC 9113, sections 6.8 and 8.7).
             Some(h2::Reason::REFUSED_STREAM) => Refusal::TunnelClosed(error),
@@ -107,11 +117,7 @@ fn connect_request(address: SocketAddr) -> Request<()> {
 }
 
 /// A new tunnel: TCP from the pod's namespace, TLS as the pod's account, HTTP/2.
-async fn dial_tunnel(
-    context: &Context,
-    source: &Arc<Pod>,
-    key: &Key,
-) -> Result<SendRequest<Bytes>, Failure> {
+async fn dial_tunnel(context: &Context, source: &Arc<Pod>, key: &Key) -> Result<Dialled, Failure> {
     let shared = &context.shared;
     let config = shared
         .certificates
@@ -127,6 +133,8 @@ async fn dial_tunnel(
         let name = ServerName::IpAddress(key.destination.ip().into());
         let tcp = BufReader::with_capacity(buffer::BLOCK, tcp);
         let tls = TlsConnector::from(config).connect(name, tcp).await.map_err(|e| failed(&e))?;
+        let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+        let trusted_until = trusted_until(chain).map_err(|error| failed(&error))?;
         let (io, flusher) = coalesce(tls);
         let (request, connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
@@ -134,12 +142,14 @@ async fn dial_tunnel(
             .max_frame_size(FRAME)
             .max_header_list_size(HEADER_LIST)
             .max_send_buffer_size(SEND_BUFFER)
+            .max_concurrent_reset_streams(REMEMBERED_RESETS)
+            .reset_stream_duration(RESET_MEMORY)
             .enable_push(false)
             .handshake(io)
             .await
             .map_err(|error| failed(&error))?;
         tokio::spawn(drive(connection, flusher, key.destination));
-        Ok(request)
+        Ok(Dialled { request, trusted_until })
     };
     time::timeout(HANDSHAKE_TIMEOUT, handshake)
         .await

@@ -10,7 +10,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use h2::client::SendRequest;
 use mesh_common::identity::SpiffeId;
 
 use super::STREAMS_A_TUNNEL;
-use crate::proxy::LOCK;
+use crate::proxy::{LOCK, failure::Failure};
 
 /// What connections have in common that may share a tunnel.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -39,15 +39,39 @@ pub(in crate::proxy) struct Pool {
     slots: Mutex<HashMap<Key, Arc<Slot>>>,
 }
 
-/// The tunnels of one key. The lock is held while dialling, so that a thousand connections that
-/// start at once wait for one handshake instead of making a thousand.
+/// The tunnels of one key.
+///
+/// The lock is held while dialling, so that a thousand connections that start at once wait for
+/// one handshake instead of making a thousand. All of them get its outcome, a failure too:
+/// dialling a dead node once more for each of them would take turns of seconds.
 #[derive(Default)]
 struct Slot {
-    tunnels: tokio::sync::Mutex<Vec<Tunnel>>,
+    failures: AtomicUsize,
+    tunnels: tokio::sync::Mutex<Tunnels>,
+}
+
+#[derive(Default)]
+struct Tunnels {
+    open: Vec<Tunnel>,
+    last_failure: Option<Failure>,
+}
+
+/// A tunnel that was dialled, and until when its peer is vouched for.
+pub(super) struct Dialled {
+    pub(super) request: SendRequest<Bytes>,
+    pub(super) trusted_until: SystemTime,
+}
+
+/// A place in a tunnel.
+pub(super) struct Acquired {
+    pub(super) request: SendRequest<Bytes>,
+    pub(super) lease: Lease,
+    /// Whether the tunnel was dialled for this.
+    pub(super) is_fresh: bool,
 }
 
 struct Tunnel {
-    request: SendRequest<Bytes>,
+    dialled: Dialled,
     streams: Arc<AtomicUsize>,
     /// How many sweeps found it without a stream.
     unused: usize,
@@ -65,15 +89,21 @@ impl Drop for Lease {
 }
 
 impl Tunnel {
-    fn lease(&mut self) -> (SendRequest<Bytes>, Lease) {
+    fn new(dialled: Dialled) -> Self {
+        Self { dialled, streams: Arc::default(), unused: 0 }
+    }
+
+    fn lease(&mut self, is_fresh: bool) -> Acquired {
         self.streams.fetch_add(1, Ordering::Relaxed);
         self.unused = 0;
-        (self.request.clone(), Lease { streams: self.streams.clone() })
+        let lease = Lease { streams: self.streams.clone() };
+        Acquired { request: self.dialled.request.clone(), lease, is_fresh }
     }
 
     fn has_room(&self) -> bool {
-        let allowed = self.request.current_max_send_streams().min(STREAMS_A_TUNNEL as usize);
-        self.streams.load(Ordering::Relaxed) < allowed
+        let Dialled { request, trusted_until } = &self.dialled;
+        let allowed = request.current_max_send_streams().min(STREAMS_A_TUNNEL as usize);
+        self.streams.load(Ordering::Relaxed) < allowed && SystemTime::now() < *trusted_until
     }
 }
 
@@ -84,20 +114,35 @@ impl Pool {
     const UNUSED_SWEEPS: usize = 2;
 
     /// A place in a tunnel, dialled by `dial` where none has room.
-    pub(super) async fn acquire<E>(
+    pub(super) async fn acquire(
         &self,
         key: &Key,
-        dial: impl AsyncFnOnce() -> Result<SendRequest<Bytes>, E>,
-    ) -> Result<(SendRequest<Bytes>, Lease), E> {
+        dial: impl AsyncFnOnce() -> Result<Dialled, Failure>,
+    ) -> Result<Acquired, Failure> {
         let slot = self.slots.lock().expect(LOCK).entry(key.clone()).or_default().clone();
+        let failures = slot.failures.load(Ordering::Acquire);
         let mut tunnels = slot.tunnels.lock().await;
-        if let Some(tunnel) = tunnels.iter_mut().find(|tunnel| tunnel.has_room()) {
-            return Ok(tunnel.lease());
+        if let Some(tunnel) = tunnels.open.iter_mut().find(|tunnel| tunnel.has_room()) {
+            return Ok(tunnel.lease(false));
         }
-        let mut tunnel = Tunnel { request: dial().await?, streams: Arc::default(), unused: 0 };
-        let leased = tunnel.lease();
-        tunnels.push(tunnel);
-        Ok(leased)
+        if let Some(failure) = &tunnels.last_failure
+            && failures != slot.failures.load(Ordering::Acquire)
+        {
+            return Err(failure.clone());
+        }
+        match dial().await {
+            Ok(dialled) => {
+                let mut tunnel = Tunnel::new(dialled);
+                let acquired = tunnel.lease(true);
+                tunnels.open.push(tunnel);
+                Ok(acquired)
+            }
+            Err(failure) => {
+                tunnels.last_failure = Some(failure.clone());
+                slot.failures.fetch_add(1, Ordering::Release);
+                Err(failure)
+            }
+        }
     }
 
     /// Gives no more streams to the tunnel of `lease`, which takes none.
@@ -105,7 +150,7 @@ impl Pool {
         let slot = self.slots.lock().expect(LOCK).get(key).cloned();
         if let Some(slot) = slot {
             let mut tunnels = slot.tunnels.lock().await;
-            tunnels.retain(|tunnel| !Arc::ptr_eq(&tunnel.streams, &lease.streams));
+            tunnels.open.retain(|tunnel| !Arc::ptr_eq(&tunnel.streams, &lease.streams));
         }
     }
 
@@ -114,13 +159,13 @@ impl Pool {
         self.slots.lock().expect(LOCK).retain(|_, slot| {
             // A slot that is dialling is in use.
             let Ok(mut tunnels) = slot.tunnels.try_lock() else { return true };
-            tunnels.retain_mut(|tunnel| {
+            tunnels.open.retain_mut(|tunnel| {
                 let used = tunnel.streams.load(Ordering::Relaxed) > 0;
                 tunnel.unused = if used { 0 } else { tunnel.unused + 1 };
                 tunnel.unused < Self::UNUSED_SWEEPS
             });
             // Somebody who holds the slot is about to look for a tunnel in it.
-            !tunnels.is_empty() || Arc::strong_count(slot) > 1
+            !tunnels.open.is_empty() || Arc::strong_count(slot) > 1
         });
     }
 

@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
     task::{Poll, ready},
+    time::SystemTime,
 };
 
 use bytes::Bytes;
@@ -22,12 +23,13 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
-    FRAME, HEADER_LIST, SEND_BUFFER, STREAM_WINDOW, STREAMS_A_TUNNEL, Stream, TUNNEL_WINDOW,
+    FRAME, HEADER_LIST, REMEMBERED_RESETS, RESET_MEMORY, SEND_BUFFER, STREAM_WINDOW,
+    STREAMS_A_TUNNEL, Stream, TUNNEL_WINDOW,
     coalesce::{Coalesce, Flusher, coalesce},
     status,
 };
 use crate::{
-    identity::peer_identity,
+    identity::{Certificates, peer_identity, trusted_until},
     observe::flow::{Reporter, Security},
     proxy::{
         HANDSHAKE_TIMEOUT, buffer, deliver, dial, failure::Failure, pod::ServedPod, record::Record,
@@ -40,6 +42,8 @@ use crate::{
 struct Caller {
     identity: SpiffeId,
     address: SocketAddr,
+    /// When its certificate ends.
+    trusted_until: SystemTime,
 }
 
 type Tls = TlsStream<BufReader<TcpStream>>;
@@ -80,6 +84,7 @@ async fn handshake(
     let tls = TlsAcceptor::from(config).accept(stream).await.map_err(|e| Failure::handshake(&e))?;
     let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
     let identity = peer_identity(chain).map_err(|error| Failure::handshake(&error))?;
+    let trusted_until = trusted_until(chain).map_err(|error| Failure::handshake(&error))?;
 
     let (io, flusher) = coalesce(tls);
     let connection = h2::server::Builder::new()
@@ -89,6 +94,8 @@ async fn handshake(
         .max_frame_size(FRAME)
         .max_header_list_size(HEADER_LIST)
         .max_send_buffer_size(SEND_BUFFER)
+        .max_concurrent_reset_streams(REMEMBERED_RESETS)
+        .reset_stream_duration(RESET_MEMORY)
         .handshake(io);
     let mut connection = std::pin::pin!(connection);
     let connection = poll_fn(|cx| {
@@ -100,7 +107,7 @@ async fn handshake(
         }
     })
     .await?;
-    Ok(((connection, flusher), Caller { identity, address }))
+    Ok(((connection, flusher), Caller { identity, address, trusted_until }))
 }
 
 /// A tunnel that was refused before any stream: one flow, and one log line a caller and reason.
@@ -109,7 +116,7 @@ fn refuse(context: &Context, pod: &ServedPod, peer: SocketAddr, failure: Failure
     record.source_address(&context.shared, peer);
     record.security(Security::Plaintext);
     record.destination_pod(&pod.pod, SocketAddr::new(own_address(pod, peer.ip()), ports::HBONE));
-    context.shared.refusals.warn(peer.ip(), &pod.pod, &failure);
+    context.shared.refusals.warn(peer.ip(), peer.ip(), &pod.pod, &failure);
     record.fail(failure);
 }
 
@@ -119,7 +126,24 @@ fn own_address(pod: &ServedPod, like: IpAddr) -> IpAddr {
     addresses.iter().copied().find(|own| own.is_ipv4() == like.is_ipv4()).unwrap_or(like)
 }
 
-/// Accepts streams until the peer closes the tunnel, or the pod stops and its streams end.
+/// Returns when a tunnel shall take no more streams: the pod stops, or nobody vouches for the
+/// caller any longer because its certificate ends or the trust bundle changes.
+async fn over(certificates: &Certificates, pod: &ServedPod, caller: &Caller) {
+    let left = caller.trusted_until.duration_since(SystemTime::now()).unwrap_or_default();
+    let mut changed = certificates.changed();
+    let generation = certificates.generation();
+    let bundle_changes = async {
+        // An error means that the agent ends.
+        while certificates.generation() == generation && changed.changed().await.is_ok() {}
+    };
+    tokio::select! {
+        () = pod.stopped() => {}
+        () = time::sleep(left) => {}
+        () = bundle_changes => {}
+    }
+}
+
+/// Accepts streams until the peer closes the tunnel, or it is [`over`] and its streams end.
 async fn run<T>(
     context: &Arc<Context>,
     pod: &Arc<ServedPod>,
@@ -129,12 +153,12 @@ async fn run<T>(
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut stopped = std::pin::pin!(pod.stopped());
-    let mut stopping = false;
+    let mut over = std::pin::pin!(over(&context.shared.certificates, pod, caller));
+    let mut closing = false;
     loop {
         let accepted = poll_fn(|cx| {
-            if !stopping && stopped.as_mut().poll(cx).is_ready() {
-                stopping = true;
+            if !closing && over.as_mut().poll(cx).is_ready() {
+                closing = true;
                 connection.graceful_shutdown();
             }
             if let Poll::Ready(accepted) = connection.poll_accept(cx) {
@@ -188,7 +212,8 @@ async fn serve_stream(
         }
         Err(failure) => {
             if matches!(failure, Failure::NotOurs(_) | Failure::NotConnect(_)) {
-                context.shared.refusals.warn(caller.identity.to_string(), &pod.pod, &failure);
+                let refusals = &context.shared.refusals;
+                refusals.warn(&caller.identity, caller.address.ip(), &pod.pod, &failure);
             }
             // A caller that is gone needs no answer.
             let _ = respond.send_response(status::to_response(&failure), true);
@@ -207,7 +232,7 @@ async fn connect(
     let shared = &context.shared;
     let to = destination(pod, request)?;
     record.destination_pod(&pod.pod, to);
-    let workload = shared.snapshot.workload_at(to.ip()).ok_or(Failure::NotOurs(to))?;
+    let workload = shared.workload_of(pod, to)?;
     let question = authorization::Request { source: Some(&caller.identity), port: to.port() };
     let verdict = shared.snapshot.authorize(&workload, question);
     if !verdict.is_allowed() {
@@ -228,9 +253,6 @@ fn destination(pod: &ServedPod, request: &Request<RecvStream>) -> Result<SocketA
         .unwrap_or_default()
         .parse()
         .map_err(|_| Failure::BadAuthority(authority.unwrap_or_default().to_owned()))?;
-    let is_reserved = [ports::OUTBOUND, ports::INBOUND, ports::HBONE].contains(&to.port());
-    if is_reserved || !pod.pod.addresses.contains(&to.ip()) {
-        return Err(Failure::NotOurs(to));
-    }
+    pod.offers(to)?;
     Ok(to)
 }
