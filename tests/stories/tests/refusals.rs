@@ -167,7 +167,8 @@ fn nobody_makes_the_proxy_call_itself_while_a_pod_leaves() -> Result<()> {
     })?;
 
     let agent = mesh.agent("node-2").pid().context("the agent of node-2")?;
-    let descriptors = || -> Result<usize> { Ok(fs::read_dir(format!("/proc/{agent}/fd"))?.count()) };
+    let descriptors =
+        || -> Result<usize> { Ok(fs::read_dir(format!("/proc/{agent}/fd"))?.count()) };
     let before = descriptors()?;
     for port in [15001, 15006] {
         let url = format!("http://{}:{port}/", web.ipv4());
