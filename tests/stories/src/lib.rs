@@ -5,6 +5,7 @@
 use mesh_harness::{Mesh, MeshBuilder};
 
 pub mod certificates;
+pub mod python;
 pub mod stranger;
 
 /// The virtual address of the Service shop/web, in front of the pod shop/web on node-2.

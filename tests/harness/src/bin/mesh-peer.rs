@@ -7,9 +7,11 @@
 #![forbid(unsafe_code)]
 
 use std::{
+    collections::HashMap,
     env,
     io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    os::fd::AsRawFd,
     process::ExitCode,
     thread,
     time::Duration,
@@ -17,10 +19,14 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use mesh_harness::pattern::Pattern;
-use rustix::net::sockopt::set_socket_linger;
+use rustix::{
+    event::epoll,
+    net::sockopt::set_socket_linger,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 
 const USAGE: &str = "\
-usage: mesh-peer serve ADDRESS echo | banner TEXT | sum | send BYTES | reset
+usage: mesh-peer serve ADDRESS echo | lines | banner TEXT | sum | send BYTES | reset
        mesh-peer call ADDRESS echo BYTES | hear | send BYTES | receive BYTES [slow] | many COUNT
                               | half-close | reset | hold SECONDS";
 
@@ -35,6 +41,12 @@ const CLIENT: u64 = 1;
 const SERVER: u64 = 2;
 
 fn main() -> ExitCode {
+    // A connection is a descriptor, and the usual soft limit is 1,024.
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        eprintln!("mesh-peer: cannot raise the limit of open files: {error}");
+    }
     let arguments: Vec<_> = env::args().skip(1).collect();
     let words: Vec<_> = arguments.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
@@ -56,6 +68,9 @@ fn main() -> ExitCode {
 
 fn serve(address: &str, behaviour: &[&str]) -> Result<()> {
     let listener = TcpListener::bind(address).with_context(|| format!("listening at {address}"))?;
+    if behaviour == ["lines"] {
+        return lines(&listener);
+    }
     thread::scope(|scope| {
         loop {
             let (stream, peer) = listener.accept()?;
@@ -66,6 +81,34 @@ fn serve(address: &str, behaviour: &[&str]) -> Result<()> {
             });
         }
     })
+}
+
+/// Echoes on any number of connections without a thread for each.
+fn lines(listener: &TcpListener) -> Result<()> {
+    let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let mut streams = HashMap::new();
+    let mut events = Vec::with_capacity(1024);
+    let mut buffer = vec![0; CHUNK];
+    epoll::add(&poll, listener, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
+    loop {
+        events.clear();
+        epoll::wait(&poll, rustix::buffer::spare_capacity(&mut events), None)?;
+        for event in &events {
+            let key = event.data.u64();
+            let Some(mut stream) = streams.get(&key) else {
+                let (stream, _) = listener.accept()?;
+                let key = u64::try_from(stream.as_raw_fd())?;
+                epoll::add(&poll, &stream, epoll::EventData::new_u64(key), epoll::EventFlags::IN)?;
+                streams.insert(key, stream);
+                continue;
+            };
+            // What breaks ends by itself; the caller tells what it missed.
+            let read = stream.read(&mut buffer).unwrap_or(0);
+            if read == 0 || stream.write_all(&buffer[..read]).is_err() {
+                streams.remove(&key);
+            }
+        }
+    }
 }
 
 /// Serves one connection; how it ended.
