@@ -7,12 +7,14 @@
 //! ```text
 //! <bpffs>/<node>/v<layout>/maps/<map>      shared by every instance of the programs
 //!                          node/<hook>     links at the cgroup
-//!                          pods/<cookie>   links at the pods' network namespaces
+//!                          pods/<cookie>/<hook>  links of the pods
 //! <state-dir>/<node>/capture/<cookie>.json what a pod's namespace was like before
 //! ```
 
 mod error;
+mod guard;
 mod inbound;
+mod interface;
 mod kernel;
 mod links;
 mod pins;

@@ -30,6 +30,7 @@ enum Command {
     Pin = 6,
     Get = 7,
     Info = 15,
+    ProgramQuery = 16,
     MapTake = 21,
     LinkCreate = 28,
     LinkUpdate = 29,
@@ -52,6 +53,17 @@ pub enum Hook {
     Getpeername6 = 30,
     /// Socket lookup in a network namespace.
     SkLookup = 36,
+    /// Frames that arrive at an interface (Linux 6.6).
+    TcxIngress = 46,
+    /// Frames that leave through an interface (Linux 6.6).
+    TcxEgress = 47,
+}
+
+impl Hook {
+    /// At an interface several programs run one after the other, and any may end the row.
+    fn is_ordered(self) -> bool {
+        matches!(self, Self::TcxIngress | Self::TcxEgress)
+    }
 }
 
 /// What a link is attached to.
@@ -61,6 +73,8 @@ pub enum Target {
     Cgroup(u64),
     /// A network namespace, by inode; 0 once the link is detached or the namespace gone.
     Netns(u32),
+    /// An interface, by index; 0 once the link is detached or the interface gone.
+    Interface(u32),
     /// Something that we never attach to.
     Other,
 }
@@ -68,7 +82,7 @@ pub enum Target {
 impl Target {
     /// Whether the link is attached to anything.
     pub fn is_attached(self) -> bool {
-        !matches!(self, Self::Cgroup(0) | Self::Netns(0) | Self::Other)
+        !matches!(self, Self::Cgroup(0) | Self::Netns(0) | Self::Interface(0) | Self::Other)
     }
 }
 
@@ -81,16 +95,24 @@ pub struct LinkInfo {
     pub target: Target,
 }
 
-/// Attaches a program; it runs until the link and all its pins are gone.
-pub fn link_create(
-    program: BorrowedFd<'_>,
-    target: BorrowedFd<'_>,
-    hook: Hook,
-) -> io::Result<OwnedFd> {
+/// What a program is to be attached to.
+#[derive(Clone, Copy, Debug)]
+pub enum Place<'a> {
+    /// A cgroup or a network namespace, open.
+    Open(BorrowedFd<'a>),
+    /// An interface of this thread's network namespace, by index.
+    Interface(u32),
+}
+
+/// Attaches a program, before all others where there is an order; it runs until the link and all
+/// its pins are gone.
+pub fn link_create(program: BorrowedFd<'_>, place: Place<'_>, hook: Hook) -> io::Result<OwnedFd> {
+    /// `BPF_F_BEFORE`; before nothing in particular: at the head.
+    const BEFORE: u32 = 1 << 3;
     #[repr(C)]
     struct Attr {
         program: i32,
-        target: i32,
+        target: u32,
         hook: u32,
         flags: u32,
         // Hook-specific options, all of which may be zero.
@@ -98,15 +120,49 @@ pub fn link_create(
     }
     let mut attr = Attr {
         program: program.as_raw_fd(),
-        target: target.as_raw_fd(),
+        target: match place {
+            Place::Open(descriptor) => descriptor.as_raw_fd() as u32,
+            Place::Interface(index) => index,
+        },
         hook: hook as u32,
-        flags: 0,
+        flags: if hook.is_ordered() { BEFORE } else { 0 },
         rest: [0; 6],
     };
     // SAFETY: the attribute holds no pointers.
     let fd = unsafe { bpf(Command::LinkCreate, &mut attr) }?;
     // SAFETY: the kernel has just given us this descriptor.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The id of the program that runs first at an interface of this thread's network namespace.
+pub fn first_program(interface: u32, hook: Hook) -> io::Result<Option<u32>> {
+    /// `BPF_MPROG_MAX`: the most that an interface takes.
+    const MOST: usize = 64;
+    #[repr(C)]
+    struct Attr {
+        target: u32,
+        hook: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        programs: u64,
+        count: u32,
+        padding: u32,
+        rest: [u64; 4],
+    }
+    let mut programs = [0_u32; MOST];
+    let mut attr = Attr {
+        target: interface,
+        hook: hook as u32,
+        query_flags: 0,
+        attach_flags: 0,
+        programs: programs.as_mut_ptr() as u64,
+        count: MOST as u32,
+        padding: 0,
+        rest: [0; 4],
+    };
+    // SAFETY: the array outlives the call and has room for as many ids as `count` says.
+    unsafe { bpf(Command::ProgramQuery, &mut attr) }?;
+    Ok((attr.count > 0).then_some(programs[0]))
 }
 
 /// Replaces the program of a link; no event is missed.
@@ -137,6 +193,7 @@ pub fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
 pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     const CGROUP: u32 = 3;
     const NETNS: u32 = 5;
+    const TCX: u32 = 11;
     #[derive(Clone, Copy, Default)]
     #[repr(C)]
     struct Info {
@@ -151,14 +208,17 @@ pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     object_info(link, &mut info)?;
     let target = match info.kind {
         CGROUP => Target::Cgroup(info.target),
-        // The inode is the first 32-bit field.
-        NETNS => {
-            let [a, b, c, d, ..] = info.target.to_ne_bytes();
-            Target::Netns(u32::from_ne_bytes([a, b, c, d]))
-        }
+        NETNS => Target::Netns(first_field(info.target)),
+        TCX => Target::Interface(first_field(info.target)),
         _ => Target::Other,
     };
     Ok(LinkInfo { program: info.program, target })
+}
+
+/// The inode or the interface is the first of two 32-bit fields.
+fn first_field(fields: u64) -> u32 {
+    let [a, b, c, d, ..] = fields.to_ne_bytes();
+    u32::from_ne_bytes([a, b, c, d])
 }
 
 /// Gives a link or map a name on a bpffs, which keeps it alive.

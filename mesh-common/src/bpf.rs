@@ -8,7 +8,7 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Version of all layouts here; part of the path under which maps and links are pinned.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// An IP address as four words in network order; IPv4 is `::ffff:a.b.c.d`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -101,8 +101,8 @@ impl Destination {
 /// One TCP connection as seen from its client, told apart from an equal one elsewhere by a
 /// network namespace cookie.
 ///
-/// In `ORIGINAL_DESTINATIONS` the cookie is of the client's namespace, in `ADMITTED` it is of
-/// the namespace of the pod that is called.
+/// In `ORIGINAL_DESTINATIONS` and `UPSTREAMS` the cookie is of the client's namespace, in
+/// `ADMITTED` it is of the namespace of the pod that is called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct ConnectionKey {
@@ -162,7 +162,8 @@ pub enum InboundMode {
     Refuse = 2,
 }
 
-/// The configuration of one pod's `sk_lookup` program: entry 0 of its own `INBOUND` array.
+/// The configuration of one pod's own programs: entry 0 of its own `INBOUND` array. Without any
+/// address the pod is released, and everything passes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Inbound {
@@ -233,11 +234,19 @@ pub enum Counter {
     InboundPassed = 7,
     /// Inbound connections refused: the mode asks for it, or no proxy is there.
     InboundRefused = 8,
+    /// First packets of connections that were not the proxy's, dropped where they left a pod.
+    GuardPodDropped = 9,
+    /// The same, dropped where they arrived on the node: raw frames.
+    GuardHostDropped = 10,
+    /// First packets that did not come from an address of their pod, dropped there as well.
+    GuardHostSpoofed = 11,
+    /// Connections of the proxy that `guard_host` could not be told of: they will time out.
+    UpstreamFailed = 12,
 }
 
 impl Counter {
     /// Every counter with its name in metrics and status.
-    pub const ALL: [(Self, &'static str); 9] = [
+    pub const ALL: [(Self, &'static str); 13] = [
         (Self::Captured, "captured"),
         (Self::CaptureFailed, "capture_failed"),
         (Self::Published, "published"),
@@ -247,6 +256,10 @@ impl Counter {
         (Self::InboundProxied, "inbound_proxied"),
         (Self::InboundPassed, "inbound_passed"),
         (Self::InboundRefused, "inbound_refused"),
+        (Self::GuardPodDropped, "guard_pod_dropped"),
+        (Self::GuardHostDropped, "guard_host_dropped"),
+        (Self::GuardHostSpoofed, "guard_host_spoofed"),
+        (Self::UpstreamFailed, "upstream_failed"),
     ];
 }
 

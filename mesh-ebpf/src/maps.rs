@@ -22,9 +22,16 @@ pub static PODS: HashMap<u64, Pod> = HashMap::with_max_entries(1024, 0);
 pub static ORIGINAL_DESTINATIONS: HashMap<ConnectionKey, Destination> =
     HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
 
-/// Connections that the proxy itself makes to a pod. Missing: treated as a stranger's.
+/// Connections that the proxy itself makes to a pod, until the pod has taken them. Missing:
+/// treated as a stranger's.
 #[map]
 pub static ADMITTED: HashMap<ConnectionKey, u32> =
+    HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
+
+/// Connections that the proxy is opening from a pod's namespace over the pod's link, until they
+/// are open. Missing: not the proxy's.
+#[map]
+pub static UPSTREAMS: HashMap<ConnectionKey, u32> =
     HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
 
 /// What happened how often.
@@ -39,7 +46,7 @@ pub static ORIGIN: SkStorage<Destination> = SkStorage::new();
 #[btf_map]
 pub static SK_PROXY: SkStorage<ProxySocket> = SkStorage::new();
 
-/// One entry: the pod that this instance of `inbound` serves.
+/// One entry: the pod that this instance of `inbound` serves and those of `guard` watch.
 #[map]
 pub static INBOUND: Array<Inbound> = Array::with_max_entries(1, 0);
 

@@ -29,7 +29,7 @@ const IPPROTO_MPTCP: u32 = 262;
 macro_rules! field {
     ($context:expr, $($field:tt)+) => {
         // SAFETY: the context lives as long as the program runs, and the field is in it.
-        unsafe { ptr::addr_of!((*$context).$($field)+).read_volatile() }
+        unsafe { core::ptr::addr_of!((*$context).$($field)+).read_volatile() }
     };
 }
 
@@ -49,15 +49,29 @@ macro_rules! address {
 macro_rules! set_field {
     ($context:expr, $field:ident $([$index:literal])?, $value:expr) => {
         // SAFETY: as for reading; the verifier checks that the field may be written.
-        unsafe { ptr::addr_of_mut!((*$context).$field $([$index])?).write_volatile($value) }
+        unsafe { core::ptr::addr_of_mut!((*$context).$field $([$index])?).write_volatile($value) }
     };
 }
+
+mod packet;
+
+pub use packet::{Frame, Packet};
 
 /// A random word.
 #[inline(always)]
 pub fn random() -> u32 {
     // SAFETY: the helper has no preconditions.
     unsafe { bpf_get_prandom_u32() }
+}
+
+/// Whether a map of connections has this one.
+#[inline(always)]
+pub fn contains(
+    connections: &'static HashMap<ConnectionKey, u32>,
+    connection: &ConnectionKey,
+) -> bool {
+    // SAFETY: only whether there is an entry is looked at.
+    unsafe { connections.get(connection).is_some() }
 }
 
 /// Adds one to a value of a per-CPU map.
@@ -320,24 +334,46 @@ impl<'a> Event<'a> {
     /// The socket's connection, of which it is the client.
     #[inline(always)]
     pub fn connection(&self, netns: u64) -> ConnectionKey {
-        let ops = self.0.ops;
-        let (client4, server4) = (field!(ops, local_ip4), field!(ops, remote_ip4));
-        let (client6, server6) = (address!(ops, local_ip6), address!(ops, remote_ip6));
-        // An IPv6 socket that speaks IPv4 keeps its addresses in the IPv4 fields.
-        let is_ipv4 = field!(ops, family) == AF_INET || server6.ipv4_word().is_some();
-        let (client, server) = if is_ipv4 {
-            (Address::from_ipv4_word(client4), Address::from_ipv4_word(server4))
-        } else {
-            (client6, server6)
-        };
+        let (local, remote) = self.ends();
         ConnectionKey {
             netns,
-            client,
-            server,
-            client_port: field!(ops, local_port),
-            // In network order in the last two bytes of the field, unlike everywhere else.
-            server_port: u32::from_be(field!(ops, remote_port)),
+            client: local.address,
+            server: remote.address,
+            client_port: local.port,
+            server_port: remote.port,
         }
+    }
+
+    /// The socket's connection, of which it is the server.
+    #[inline(always)]
+    pub fn accepted(&self) -> ConnectionKey {
+        let (local, remote) = self.ends();
+        ConnectionKey {
+            netns: self.netns_cookie(),
+            client: remote.address,
+            server: local.address,
+            client_port: remote.port,
+            server_port: local.port,
+        }
+    }
+
+    /// The socket's own end and the other one.
+    #[inline(always)]
+    fn ends(&self) -> (Destination, Destination) {
+        let ops = self.0.ops;
+        let (local4, remote4) = (field!(ops, local_ip4), field!(ops, remote_ip4));
+        let (local6, remote6) = (address!(ops, local_ip6), address!(ops, remote_ip6));
+        // An IPv6 socket that speaks IPv4 keeps its addresses in the IPv4 fields.
+        let is_ipv4 = field!(ops, family) == AF_INET || remote6.ipv4_word().is_some();
+        let (local, remote) = if is_ipv4 {
+            (Address::from_ipv4_word(local4), Address::from_ipv4_word(remote4))
+        } else {
+            (local6, remote6)
+        };
+        let local = Destination { address: local, port: field!(ops, local_port) };
+        // In network order in the last two bytes of the field, unlike everywhere else.
+        let remote = Destination { address: remote, port: u32::from_be(field!(ops, remote_port)) };
+        (local, remote)
     }
 }
 
@@ -392,7 +428,6 @@ impl Arrival {
             client_port: self.client.port,
             server_port: self.server.port,
         };
-        // SAFETY: only whether there is an entry is looked at.
-        unsafe { connections.get(connection).is_some() }
+        contains(connections, &connection)
     }
 }

@@ -1,10 +1,13 @@
 //! `sock_ops`: publishes connections under their tuple before their first packet leaves.
 //!
-//! A captured one goes to `ORIGINAL_DESTINATIONS`, where the proxy looks at accept; one that
-//! the proxy makes to a pod of this node goes to `ADMITTED`, where the pod's `inbound` looks.
+//! A captured one goes to `ORIGINAL_DESTINATIONS`, where the proxy looks at accept. One that the
+//! proxy makes goes to `UPSTREAMS`, where `guard_host` looks, and if it leads to a pod of this
+//! node also to `ADMITTED`, where that pod's `inbound` looks. Neither outlives the handshake:
+//! what could still be looked up later could be used a second time.
 
 use aya_ebpf::{
     bindings::{
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
         BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
         BPF_TCP_CLOSE, BPF_TCP_FIN_WAIT2,
     },
@@ -12,21 +15,23 @@ use aya_ebpf::{
     programs::SockOpsContext,
 };
 use aya_log_ebpf::debug;
-use mesh_common::bpf::Counter;
+use mesh_common::bpf::{Counter, ProxySocket};
 
 use crate::{
-    maps::{ADMITTED, ORIGIN, ORIGINAL_DESTINATIONS, SK_PROXY, count},
+    maps::{ADMITTED, ORIGIN, ORIGINAL_DESTINATIONS, SK_PROXY, UPSTREAMS, count},
     raw::Event,
 };
 
 /// Leaves the answers of other programs at this hook as they are.
 const NEUTRAL: u32 = 1;
 
-/// Every event of every TCP socket under the cgroup; all but two cost a comparison.
+/// Every event of every TCP socket under the cgroup; most cost a comparison.
 #[sock_ops]
 pub fn sock_ops(ctx: SockOpsContext) -> u32 {
     match ctx.op() {
         BPF_SOCK_OPS_TCP_CONNECT_CB => connecting(&ctx),
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => connected(&ctx),
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => accepted(&ctx),
         BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == BPF_TCP_CLOSE => closed(&ctx),
         _ => {}
     }
@@ -38,12 +43,7 @@ fn connecting(ctx: &SockOpsContext) {
     let event = Event::new(ctx);
     let Some(socket) = event.socket() else { return };
     let stored = if let Some(proxy) = socket.recall(&SK_PROXY) {
-        if proxy.admit == 0 {
-            return;
-        }
-        let stored = ADMITTED.insert(event.connection(proxy.admit), 1, 0).is_ok();
-        count(if stored { Counter::Admitted } else { Counter::AdmitFailed });
-        stored
+        opening(&event, &proxy)
     } else if let Some(destination) = socket.recall(&ORIGIN) {
         let connection = event.connection(event.netns_cookie());
         let stored = ORIGINAL_DESTINATIONS.insert(connection, destination, 0).is_ok();
@@ -63,11 +63,47 @@ fn connecting(ctx: &SockOpsContext) {
     }
 }
 
+/// A connection of the proxy: whether anything was stored.
+#[inline(always)]
+fn opening(event: &Event<'_>, proxy: &ProxySocket) -> bool {
+    let netns = event.netns_cookie();
+    let mut stored = false;
+    // What the pod's own application is given never gets to the pod's link.
+    if proxy.admit != netns {
+        stored = UPSTREAMS.insert(event.connection(netns), 1, 0).is_ok();
+        if !stored {
+            count(Counter::UpstreamFailed);
+        }
+    }
+    if proxy.admit != 0 {
+        let admitted = ADMITTED.insert(event.connection(proxy.admit), 1, 0).is_ok();
+        count(if admitted { Counter::Admitted } else { Counter::AdmitFailed });
+        stored |= admitted;
+    }
+    stored
+}
+
+/// The other side has answered: no first packet follows.
+#[inline(always)]
+fn connected(ctx: &SockOpsContext) {
+    let event = Event::new(ctx);
+    if event.socket().is_some_and(|socket| socket.recall(&SK_PROXY).is_some()) {
+        let _ = UPSTREAMS.remove(event.connection(event.netns_cookie()));
+    }
+}
+
+/// An application has the connection: the same tuple is a stranger's from now on.
+#[inline(always)]
+fn accepted(ctx: &SockOpsContext) {
+    let _ = ADMITTED.remove(Event::new(ctx).accepted());
+}
+
 #[inline(always)]
 fn closed(ctx: &SockOpsContext) {
     let event = Event::new(ctx);
     let Some(socket) = event.socket() else { return };
     if let Some(proxy) = socket.recall(&SK_PROXY) {
+        let _ = UPSTREAMS.remove(event.connection(event.netns_cookie()));
         let _ = ADMITTED.remove(event.connection(proxy.admit));
     } else if socket.recall(&ORIGIN).is_some() && ctx.arg(0) != BPF_TCP_FIN_WAIT2 {
         // Out of FIN_WAIT2: the client is done and its FIN was acknowledged, so the connection

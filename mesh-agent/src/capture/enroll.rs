@@ -183,8 +183,9 @@ impl Capture {
     /// Where there is no such pod, or the kernel refuses.
     pub fn release(&mut self, uid: &str) -> Result<(), CaptureError> {
         if let Some(captured) = self.pods.get_mut(uid) {
-            self.kernel.pods.remove(&captured.record.cookie).map_err(map("PODS"))?;
+            // The guards first: they must not see what is no longer captured.
             captured.let_everything_pass()?;
+            self.kernel.pods.remove(&captured.record.cookie).map_err(map("PODS"))?;
             captured.record.released = true;
             self.records.put(&captured.record)?;
             tracing::info!(pod = %captured.pod.name, "released");
@@ -192,8 +193,8 @@ impl Capture {
         }
         let adopted =
             self.adopted.get_mut(uid).ok_or_else(|| CaptureError::Unknown(uid.to_owned()))?;
+        self.pins.remove_pod(adopted.cookie).map_err(CaptureError::Pins)?;
         self.kernel.pods.remove(&adopted.cookie).map_err(map("PODS"))?;
-        pins::remove_link(&self.pins.pod(adopted.cookie)).map_err(CaptureError::Pins)?;
         adopted.released = true;
         Ok(self.records.put(adopted)?)
     }
@@ -203,13 +204,14 @@ impl Capture {
     /// # Errors
     /// Where there is no such pod, or the kernel refuses.
     pub fn finish_release(&mut self, uid: &str) -> Result<(), CaptureError> {
-        let record = match self.pods.remove(uid) {
-            Some(captured) => captured.record,
-            None => {
-                self.adopted.remove(uid).ok_or_else(|| CaptureError::Unknown(uid.to_owned()))?
-            }
-        };
-        self.take_away(&record)
+        let captured = self.pods.get(uid).map(|captured| &captured.record);
+        let record = captured.or_else(|| self.adopted.get(uid));
+        let record = record.ok_or_else(|| CaptureError::Unknown(uid.to_owned()))?;
+        self.take_away(record)?;
+        // Only now: what could not be taken away must be found again.
+        self.pods.remove(uid);
+        self.adopted.remove(uid);
+        Ok(())
     }
 
     /// Looks whether every hook is in place, and puts back what is not.
@@ -230,8 +232,8 @@ impl Capture {
     fn adopt(&mut self) -> Result<(), CaptureError> {
         let mut alive = HashSet::new();
         for record in self.records.load()? {
-            let is_alive =
-                links::is_attached(&self.pins.pod(record.cookie)) || record.open_netns().is_some();
+            let is_alive = links::is_attached(&self.pins.pod(record.cookie, pins::INBOUND))
+                || record.open_netns().is_some();
             if is_alive && !record.released {
                 alive.insert(record.cookie);
                 self.adopted.insert(record.uid.as_str().into(), record);
@@ -242,7 +244,7 @@ impl Capture {
         }
         for cookie in self.pins.pods().map_err(CaptureError::Pins)? {
             if !alive.contains(&cookie) {
-                pins::remove_link(&self.pins.pod(cookie)).map_err(CaptureError::Pins)?;
+                self.pins.remove_pod(cookie).map_err(CaptureError::Pins)?;
             }
         }
         for cookie in self.kernel.pods.keys().map_err(map("PODS"))? {
@@ -278,7 +280,7 @@ impl Capture {
         sysctl::apply(&pod.netns, &record.sysctls)?;
         routing::add(&pod.netns, &pod.addresses)?;
 
-        let prepared = Prepared::new(pod, record, mode, self.kernel.inbound()?)?;
+        let prepared = Prepared::new(pod, record, mode, self.kernel.pod_programs()?)?;
         if let Some(first) = listeners.first() {
             prepared.register(first)?;
         }
@@ -288,8 +290,8 @@ impl Capture {
 
     /// Removes everything that capturing a pod changed. A namespace that is gone needs nothing.
     fn take_away(&self, record: &Record) -> Result<(), CaptureError> {
+        self.pins.remove_pod(record.cookie).map_err(CaptureError::Pins)?;
         self.kernel.pods.remove(&record.cookie).map_err(map("PODS"))?;
-        pins::remove_link(&self.pins.pod(record.cookie)).map_err(CaptureError::Pins)?;
         if let Some(netns) = record.open_netns() {
             routing::remove(&netns)?;
             sysctl::restore(&netns, &record.sysctls)?;

@@ -5,8 +5,9 @@ use std::io;
 use mesh_common::model::NamespacedName;
 
 use super::{
-    kernel::KernelError, links::LinkError, listeners::ListenError, netns::NetnsError,
-    preflight::PreflightError, record::RecordError, routing::RoutingError, sysctl::SysctlError,
+    guard::GuardError, kernel::KernelError, links::LinkError, listeners::ListenError,
+    netns::NetnsError, preflight::PreflightError, record::RecordError, routing::RoutingError,
+    sysctl::SysctlError,
 };
 
 /// Why a pod, or the node, is not captured.
@@ -44,6 +45,9 @@ pub enum CaptureError {
     /// The pod's hook.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// The pod's link.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
     /// A kernel map.
     #[error("cannot write the kernel map {map}: {source}; if it is full, raise --max-pods")]
     Map {

@@ -1,5 +1,5 @@
-//! One captured pod in the kernel: its own instance of the `inbound` program, and its entry in
-//! the map by which its outbound connections are captured.
+//! One captured pod in the kernel: its own instances of the programs, its entry in the map by
+//! which its outbound connections are captured, and what delivery needs in its namespace.
 
 use std::{
     io,
@@ -14,11 +14,13 @@ use super::{
     CaptureError,
     enroll::Pod,
     error::map,
-    kernel::InboundProgram,
-    links::{HookState, PinnedLink, Wanted},
+    guard::Guards,
+    kernel::PodPrograms,
+    links::{HookState, PinnedLink, Place, Wanted},
     listeners::PodListeners,
-    pins::Pins,
+    pins::{self, Pins},
     record::Record,
+    routing, sysctl,
 };
 use crate::sys::{Hook, Map, Target};
 
@@ -26,7 +28,7 @@ use crate::sys::{Hook, Map, Target};
 pub struct Prepared {
     pod: Arc<Pod>,
     record: Record,
-    inbound: InboundProgram,
+    programs: PodPrograms,
 }
 
 /// A pod whose connections go to the proxy.
@@ -36,8 +38,10 @@ pub struct Captured {
     /// What is on disk about it.
     pub record: Record,
     link: PinnedLink,
+    guards: Guards,
     config: Map<u32, Inbound>,
-    repairs: u64,
+    /// How often the entry, the rule and the settings were put back.
+    repairs: [u64; 3],
 }
 
 impl Prepared {
@@ -46,10 +50,10 @@ impl Prepared {
         pod: &Arc<Pod>,
         record: Record,
         mode: InboundMode,
-        inbound: InboundProgram,
+        programs: PodPrograms,
     ) -> Result<Self, CaptureError> {
-        configure(&inbound.config, &inbound_config(pod, mode))?;
-        Ok(Self { pod: Arc::clone(pod), record, inbound })
+        configure(&programs.config, &inbound_config(pod, mode))?;
+        Ok(Self { pod: Arc::clone(pod), record, programs })
     }
 
     /// Shows the program one listener of each group.
@@ -62,7 +66,7 @@ impl Prepared {
         let insert = |socket: &TcpListener, ipv4, ipv6| {
             let index = if socket.local_addr()?.is_ipv4() { ipv4 } else { ipv6 };
             let descriptor = u32::try_from(socket.as_raw_fd()).map_err(io::Error::other)?;
-            self.inbound.listeners.insert(&(index as u32), &descriptor)
+            self.programs.listeners.insert(&(index as u32), &descriptor)
         };
         for (sockets, ipv4, ipv6) in kinds {
             for socket in sockets {
@@ -75,19 +79,22 @@ impl Prepared {
     /// Attaches the program, or puts it into the link that an earlier agent left, and has the
     /// pod's outbound connections captured.
     pub fn attach(self, pins: &Pins, pods: &Map<u64, bpf::Pod>) -> Result<Captured, CaptureError> {
-        let Self { pod, record, inbound } = self;
+        let Self { pod, record, programs } = self;
+        let PodPrograms { inbound, guard_pod, guard_host, config, listeners: _ } = programs;
         let place = pod.netns.as_fd().try_clone_to_owned().map_err(CaptureError::Pins)?;
         let link = PinnedLink::establish(Wanted {
-            name: format!("inbound {}", pod.name),
-            path: pins.pod(record.cookie),
+            name: format!("{} {}", pins::INBOUND, pod.name),
+            path: pins.pod(record.cookie, pins::INBOUND),
             program: inbound.program,
-            program_id: inbound.program_id,
-            place,
+            program_id: inbound.id,
+            place: Place::Open(place),
             target: Target::Netns(pod.netns.inode()),
             hook: Hook::SkLookup,
         })?;
         pods.insert(&record.cookie, &pod_entry(&pod)).map_err(map("PODS"))?;
-        Ok(Captured { pod, record, link, config: inbound.config, repairs: 0 })
+        // Last: from here on whatever is not captured does not get out.
+        let guards = Guards::establish(&pod, pins, guard_pod, guard_host)?;
+        Ok(Captured { pod, record, link, guards, config, repairs: [0; 3] })
     }
 }
 
@@ -97,8 +104,8 @@ impl Captured {
         configure(&self.config, &inbound_config(&self.pod, mode))
     }
 
-    /// Leaves everything that arrives to the kernel, but for connections that were redirected to
-    /// the proxy a moment ago.
+    /// Leaves everything that arrives and leaves to the kernel, but for connections that were
+    /// redirected to the proxy a moment ago.
     pub fn let_everything_pass(&self) -> Result<(), CaptureError> {
         // Without addresses nothing is for the pod.
         configure(&self.config, &Inbound { netns: self.record.cookie, ..Inbound::default() })
@@ -107,24 +114,36 @@ impl Captured {
     /// Looks whether the pod's hooks are in place, and puts back what is not.
     pub fn verify_and_repair(&mut self, pods: &Map<u64, bpf::Pod>) -> Vec<HookState> {
         let mut states = vec![self.link.verify_and_repair()];
-        if !self.record.released {
-            states.push(self.verify_and_repair_entry(pods));
+        let Self { pod, record, repairs: [entry, rule, settings], .. } = self;
+        let mut look = |what: &str, repairs: &mut u64, was_missing: Result<bool, String>| {
+            *repairs += u64::from(was_missing == Ok(true));
+            states.push(HookState {
+                name: format!("{what} {}", pod.name),
+                attached: was_missing == Ok(false),
+                repairs: *repairs,
+                error: was_missing.err(),
+            });
+        };
+        let added = routing::add(&pod.netns, &pod.addresses);
+        look("rule", rule, added.map_err(|error| error.to_string()));
+        let applied = sysctl::apply(&pod.netns, &record.sysctls);
+        look("sysctls", settings, applied.map_err(|error| error.to_string()));
+        if !record.released {
+            look("outbound", entry, put_back(pods, record.cookie, &pod_entry(pod)));
+            states.extend(self.guards.verify_and_repair());
         }
         states
     }
+}
 
-    /// Without its entry in `PODS` a pod's outbound connections are not captured.
-    fn verify_and_repair_entry(&mut self, pods: &Map<u64, bpf::Pod>) -> HookState {
-        let wanted = pod_entry(&self.pod);
-        let attached = matches!(pods.get(&self.record.cookie), Ok(Some(found)) if found == wanted);
-        let mut error = None;
-        if !attached {
-            self.repairs += 1;
-            error = pods.insert(&self.record.cookie, &wanted).err().map(|error| error.to_string());
-        }
-        let name = format!("outbound {}", self.pod.name);
-        HookState { name, attached, repairs: self.repairs, error }
+/// Puts a pod's entry back, without which its outbound connections are not captured. Whether it
+/// was missing.
+fn put_back(pods: &Map<u64, bpf::Pod>, cookie: u64, wanted: &bpf::Pod) -> Result<bool, String> {
+    let is_there = matches!(pods.get(&cookie), Ok(Some(found)) if found == *wanted);
+    if !is_there {
+        pods.insert(&cookie, wanted).map_err(|error| error.to_string())?;
     }
+    Ok(!is_there)
 }
 
 fn pod_entry(pod: &Pod) -> bpf::Pod {

@@ -22,7 +22,7 @@ use mesh_common::bpf::{Counter, Inbound, Pod};
 
 use super::{
     CaptureConfig,
-    links::{HookState, LinkError, PinnedLink, Wanted},
+    links::{HookState, LinkError, PinnedLink, Place, Wanted},
     pins::Pins,
 };
 use crate::sys::{self, Hook, Map, Plain, Target};
@@ -40,8 +40,16 @@ const NODE_HOOKS: [(&str, Hook); 5] = [
 ];
 
 /// The maps that every instance of the programs shares.
-const SHARED_MAPS: [&str; 7] =
-    ["PODS", "ORIGINAL_DESTINATIONS", "ADMITTED", "COUNTERS", "ORIGIN", "SK_PROXY", "AYA_LOGS"];
+const SHARED_MAPS: [&str; 8] = [
+    "PODS",
+    "ORIGINAL_DESTINATIONS",
+    "ADMITTED",
+    "UPSTREAMS",
+    "COUNTERS",
+    "ORIGIN",
+    "SK_PROXY",
+    "AYA_LOGS",
+];
 
 /// How often the kernel programs' log is read, when it is on.
 const LOG_INTERVAL: Duration = Duration::from_millis(100);
@@ -127,16 +135,26 @@ struct PinnedMap {
     repairs: u64,
 }
 
-/// An instance of the `inbound` program for one pod, with maps of its own.
-pub struct InboundProgram {
-    /// The program.
-    pub program: OwnedFd,
-    /// The id that the kernel gave it.
-    pub program_id: u32,
-    /// Entry 0 is its configuration.
+/// The programs of one pod, with maps of their own.
+pub struct PodPrograms {
+    /// At the pod's network namespace.
+    pub inbound: LoadedProgram,
+    /// At the pod's own end of its link.
+    pub guard_pod: LoadedProgram,
+    /// At the node's end of the pod's link.
+    pub guard_host: LoadedProgram,
+    /// Entry 0 is the configuration of all of them.
     pub config: Map<u32, Inbound>,
     /// The proxy's listeners, by descriptor.
     pub listeners: Map<u32, u32>,
+}
+
+/// A program that is not attached yet.
+pub struct LoadedProgram {
+    /// The program.
+    pub program: OwnedFd,
+    /// The id that the kernel gave it.
+    pub id: u32,
 }
 
 impl Kernel {
@@ -158,13 +176,13 @@ impl Kernel {
         let (id, place) = place.map_err(|source| KernelError::Cgroup { path: cgroup, source })?;
         let mut hooks = Vec::new();
         for (name, hook) in NODE_HOOKS {
-            let (program, program_id) = load(&mut programs, name)?;
+            let LoadedProgram { program, id: program_id } = load(&mut programs, name)?;
             hooks.push(PinnedLink::establish(Wanted {
                 name: name.to_owned(),
                 path: pins.hook(name),
                 program,
                 program_id,
-                place: place.as_fd().try_clone_to_owned().map_err(KernelError::Pins)?,
+                place: Place::Open(place.as_fd().try_clone_to_owned().map_err(KernelError::Pins)?),
                 target: Target::Cgroup(id),
                 hook,
             })?);
@@ -186,16 +204,16 @@ impl Kernel {
         })
     }
 
-    /// Loads an instance of `inbound`, to be attached by the caller.
+    /// Loads the programs of a pod, to be attached by the caller.
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn inbound(&mut self) -> Result<InboundProgram, KernelError> {
+    pub fn pod_programs(&mut self) -> Result<PodPrograms, KernelError> {
         let mut programs = self.loader.load(&self.object)?;
-        let (program, program_id) = load(&mut programs, "inbound")?;
-        Ok(InboundProgram {
-            program,
-            program_id,
+        Ok(PodPrograms {
+            inbound: load(&mut programs, "inbound")?,
+            guard_pod: load(&mut programs, "guard_pod")?,
+            guard_host: load(&mut programs, "guard_host")?,
             config: private_map(&mut programs, "INBOUND")?,
             listeners: private_map(&mut programs, "LISTENERS")?,
         })
@@ -262,7 +280,8 @@ fn loader(config: &CaptureConfig, pins: &Pins) -> EbpfLoader<'static> {
     loader
         .map_max_entries("PODS", config.max_pods)
         .map_max_entries("ORIGINAL_DESTINATIONS", config.max_connections)
-        .map_max_entries("ADMITTED", config.max_connections);
+        .map_max_entries("ADMITTED", config.max_connections)
+        .map_max_entries("UPSTREAMS", config.max_connections);
     let level = if config.kernel_log { &LOG_DEBUG } else { &LOG_NOTHING };
     if !config.kernel_log {
         loader.map_max_entries("AYA_LOGS", NO_LOG);
@@ -271,16 +290,20 @@ fn loader(config: &CaptureConfig, pins: &Pins) -> EbpfLoader<'static> {
     loader
 }
 
-/// Loads one program of an object; descriptor and id.
-fn load(programs: &mut Ebpf, name: &'static str) -> Result<(OwnedFd, u32), KernelError> {
+/// Loads one program of an object.
+fn load(programs: &mut Ebpf, name: &'static str) -> Result<LoadedProgram, KernelError> {
     let program = programs.program_mut(name).ok_or(KernelError::Missing(name))?;
     match program {
         Program::CgroupSockAddr(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
         Program::SkLookup(program) => program.load(),
         Program::SockOps(program) => program.load(),
         _ => return Err(KernelError::Missing(name)),
     }
-    .and_then(|()| Ok((program.fd()?.as_fd().try_clone_to_owned()?, program.info()?.id())))
+    .and_then(|()| {
+        let id = program.info()?.id();
+        Ok(LoadedProgram { program: program.fd()?.as_fd().try_clone_to_owned()?, id })
+    })
     .map_err(|source| KernelError::Program { name, source })
 }
 

@@ -4,9 +4,10 @@ use std::{
     fs, io,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use super::pins;
+use super::{netns::Netns, pins};
 use crate::sys::{self, Hook, Target};
 
 /// A hook as it was found, after which it has been repaired if it had to be.
@@ -18,7 +19,7 @@ pub struct HookState {
     pub attached: bool,
     /// How often it has been repaired since the agent started.
     pub repairs: u64,
-    /// Why it could not be repaired.
+    /// Why it could not be repaired, or what it cannot do here.
     pub error: Option<String>,
 }
 
@@ -43,12 +44,31 @@ pub struct Wanted {
     pub program: OwnedFd,
     /// The id that the kernel gave the program.
     pub program_id: u32,
-    /// The cgroup or the network namespace, open.
-    pub place: OwnedFd,
+    /// Where to attach it.
+    pub place: Place,
     /// The same, as the kernel names it.
     pub target: Target,
     /// The kind of hook.
     pub hook: Hook,
+}
+
+/// Where a program is attached.
+#[derive(Debug)]
+pub enum Place {
+    /// A cgroup or a network namespace, open.
+    Open(OwnedFd),
+    /// An interface, by index, in this network namespace or, without one, in the agent's own.
+    Interface(Option<Arc<Netns>>, u32),
+}
+
+impl Place {
+    /// Does something where the interface is.
+    fn inside<T>(&self, f: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        match self {
+            Self::Interface(Some(netns), _) => netns.run(f)?,
+            Self::Interface(None, _) | Self::Open(_) => f(),
+        }
+    }
 }
 
 /// An attached and pinned program.
@@ -95,6 +115,18 @@ impl PinnedLink {
         }
     }
 
+    /// Whether the interface is gone that the program was attached to.
+    pub fn has_lost_its_interface(&self) -> bool {
+        sys::link_info(self.link.as_fd()).is_ok_and(|info| info.target == Target::Interface(0))
+    }
+
+    /// Says that the program belongs at another interface from now on; the next look puts it
+    /// there.
+    pub fn belongs_at(&mut self, netns: Option<Arc<Netns>>, interface: u32) {
+        self.wanted.place = Place::Interface(netns, interface);
+        self.wanted.target = Target::Interface(interface);
+    }
+
     fn fault(&self) -> Option<&'static str> {
         match sys::link_info(self.link.as_fd()) {
             Err(_) => return Some("the link cannot be read"),
@@ -102,12 +134,26 @@ impl PinnedLink {
             Ok(info) if info.program != self.wanted.program_id => {
                 return Some("the link runs another program");
             }
+            Ok(_) if !self.is_first() => return Some("another program runs before ours"),
             Ok(_) => {}
         }
         (!self.wanted.path.exists()).then_some("the pin is gone")
     }
 
+    /// Whether no other program may let something pass that ours would not.
+    fn is_first(&self) -> bool {
+        let Place::Interface(_, interface) = self.wanted.place else { return true };
+        let first = || sys::first_program(interface, self.wanted.hook);
+        // What cannot be asked is no reason to attach it anew every time.
+        let first = self.wanted.place.inside(first);
+        first.map_or(true, |first| first.is_none_or(|first| first == self.wanted.program_id))
+    }
+
     fn repair(&mut self) -> Result<(), LinkError> {
+        if !self.is_first() {
+            // A link cannot be moved, and a program is at an interface at most once.
+            sys::link_detach(self.link.as_fd()).map_err(|e| error(&self.wanted, "detach", e))?;
+        }
         let info = sys::link_info(self.link.as_fd());
         if !info.is_ok_and(|info| info.target == self.wanted.target) {
             self.link = attach(&self.wanted)?;
@@ -126,8 +172,12 @@ impl PinnedLink {
 
 /// Attaches with a new link, and pins it in the place of an old one.
 fn attach(wanted: &Wanted) -> Result<OwnedFd, LinkError> {
-    let link = sys::link_create(wanted.program.as_fd(), wanted.place.as_fd(), wanted.hook)
-        .map_err(|e| error(wanted, "attach", e))?;
+    let place = match &wanted.place {
+        Place::Open(descriptor) => sys::Place::Open(descriptor.as_fd()),
+        Place::Interface(_, index) => sys::Place::Interface(*index),
+    };
+    let create = || sys::link_create(wanted.program.as_fd(), place, wanted.hook);
+    let link = wanted.place.inside(create).map_err(|e| error(wanted, "attach", e))?;
     pins::remove_link(&wanted.path).map_err(|e| error(wanted, "replace", e))?;
     make_directory(wanted)?;
     sys::pin(link.as_fd(), &wanted.path).map_err(|e| error(wanted, "pin", e))?;

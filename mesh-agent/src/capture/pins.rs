@@ -10,6 +10,15 @@ use mesh_common::bpf::LAYOUT_VERSION;
 
 use crate::sys;
 
+/// The hooks of a pod in the order in which they go: what only drops first.
+const POD_HOOKS: [&str; 3] = [GUARD_HOST, GUARD_POD, INBOUND];
+/// The program at the node's end of a pod's link.
+pub const GUARD_HOST: &str = "guard_host";
+/// The program at the pod's own end of its link.
+pub const GUARD_POD: &str = "guard_pod";
+/// The program at a pod's network namespace.
+pub const INBOUND: &str = "inbound";
+
 /// The pins of one node.
 #[derive(Clone, Debug)]
 pub struct Pins {
@@ -43,12 +52,12 @@ impl Pins {
         self.layout.join("node").join(name)
     }
 
-    /// The pin of the link at a pod's network namespace.
-    pub fn pod(&self, cookie: u64) -> PathBuf {
-        self.layout.join("pods").join(cookie.to_string())
+    /// The pin of a pod's link of some name.
+    pub fn pod(&self, cookie: u64, hook: &str) -> PathBuf {
+        self.layout.join("pods").join(cookie.to_string()).join(hook)
     }
 
-    /// The cookies of the namespaces that have a link pinned.
+    /// The cookies of the namespaces that have links pinned.
     pub fn pods(&self) -> io::Result<Vec<u64>> {
         let mut cookies = Vec::new();
         for entry in fs::read_dir(self.layout.join("pods"))? {
@@ -57,6 +66,17 @@ impl Pins {
             }
         }
         Ok(cookies)
+    }
+
+    /// Detaches and removes the links of a pod; those that are not there are no error.
+    pub fn remove_pod(&self, cookie: u64) -> io::Result<()> {
+        for hook in POD_HOOKS {
+            remove_link(&self.pod(cookie, hook))?;
+        }
+        match fs::remove_dir(self.layout.join("pods").join(cookie.to_string())) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Detaches and removes what agents of other layouts left.
@@ -75,6 +95,10 @@ impl Pins {
     pub fn remove_all(&self) -> io::Result<bool> {
         if !self.node.exists() {
             return Ok(false);
+        }
+        // Guards before anything else: without the other hooks they would stop everybody.
+        for cookie in self.pods().unwrap_or_default() {
+            self.remove_pod(cookie)?;
         }
         remove_tree(&self.node)?;
         // The directory for all nodes, if this was the last one.
@@ -134,7 +158,7 @@ mod tests {
     #[test]
     fn paths_carry_the_layout_and_no_dots() {
         let pins = Pins::new(Path::new("/sys/fs/bpf/nodemesh"), "a.example.org");
-        assert_eq!(pins.map("PODS"), Path::new("/sys/fs/bpf/nodemesh/a_example_org/v1/maps/PODS"));
-        assert_eq!(pins.pod(42).file_name().and_then(|name| name.to_str()), Some("42"));
+        assert_eq!(pins.map("PODS"), Path::new("/sys/fs/bpf/nodemesh/a_example_org/v2/maps/PODS"));
+        assert!(pins.pod(42, INBOUND).ends_with("pods/42/inbound"));
     }
 }

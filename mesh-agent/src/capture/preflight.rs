@@ -14,9 +14,9 @@ use rustix::{
 
 use super::CaptureConfig;
 
-/// The oldest kernel with everything that is used: the last piece, `bpf_skc_to_mptcp_sock`,
-/// came with 5.19, and 6.1 is the first long-term kernel after that.
-const MINIMUM_KERNEL: (u32, u32) = (6, 1);
+/// The oldest kernel with everything that is used: the last piece, programs at interfaces that
+/// are links of their own (TCX), came with 6.6, a long-term kernel.
+const MINIMUM_KERNEL: (u32, u32) = (6, 6);
 /// Where a bpffs is mounted by custom.
 const BPFFS: &str = "/sys/fs/bpf";
 /// BPF_FS_MAGIC in the kernel's include/uapi/linux/magic.h.

@@ -50,12 +50,14 @@ pub enum RoutingError {
     },
 }
 
-/// Adds rule and route for each family in `addresses`; what is there already stays.
+/// Adds rule and route for each family in `addresses`; what is there already stays. Whether
+/// anything was missing.
 ///
 /// # Errors
 /// Where the kernel refuses.
-pub fn add(netns: &Netns, addresses: &[IpAddr]) -> Result<(), RoutingError> {
+pub fn add(netns: &Netns, addresses: &[IpAddr]) -> Result<bool, RoutingError> {
     within(netns, async |handle| {
+        let mut was_missing = false;
         for address in addresses {
             let rule = handle.rule().add().fw_mark(DELIVERY_MARK).table_id(TABLE);
             let rule = rule.priority(PRIORITY).action(RuleAction::ToTable);
@@ -63,11 +65,11 @@ pub fn add(netns: &Netns, addresses: &[IpAddr]) -> Result<(), RoutingError> {
                 IpAddr::V4(_) => rule.v4().execute().await,
                 IpAddr::V6(_) => rule.v6().execute().await,
             };
-            tolerate(added, "add a rule", libc::EEXIST)?;
+            was_missing |= tolerate(added, "add a rule", libc::EEXIST)?;
             let added = handle.route().add(route(address)).execute().await;
-            tolerate(added, "add a route", libc::EEXIST)?;
+            was_missing |= tolerate(added, "add a route", libc::EEXIST)?;
         }
-        Ok(())
+        Ok(was_missing)
     })
 }
 
@@ -90,7 +92,7 @@ pub fn remove(netns: &Netns) -> Result<(), RoutingError> {
             match tolerate(removed, "remove a route", libc::ESRCH) {
                 Err(RoutingError::Refused { source, .. })
                     if address.is_ipv6() && errno(&source) == Some(libc::EOPNOTSUPP) => {}
-                other => other?,
+                other => drop(other?),
             }
         }
         Ok(())
@@ -129,16 +131,16 @@ fn route(family: &IpAddr) -> RouteMessage {
     }
 }
 
+/// Whether it was done, or not, for the one reason that is none to complain.
 fn tolerate(
     result: Result<(), rtnetlink::Error>,
     action: &'static str,
     tolerated: i32,
-) -> Result<(), RoutingError> {
+) -> Result<bool, RoutingError> {
     match result {
-        Err(source) if errno(&source) != Some(tolerated) => {
-            Err(RoutingError::Refused { action, source })
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(source) if errno(&source) == Some(tolerated) => Ok(false),
+        Err(source) => Err(RoutingError::Refused { action, source }),
     }
 }
 
@@ -152,10 +154,10 @@ fn errno(error: &rtnetlink::Error) -> Option<i32> {
 
 /// Talks netlink from inside the namespace, on a thread and a runtime of its own: the caller may
 /// be inside a runtime, where it must not start another.
-fn within(
+pub(super) fn within<T: Send>(
     netns: &Netns,
-    f: impl AsyncFnOnce(Handle) -> Result<(), RoutingError> + Send,
-) -> Result<(), RoutingError> {
+    f: impl AsyncFnOnce(Handle) -> Result<T, RoutingError> + Send,
+) -> Result<T, RoutingError> {
     let work = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         runtime.block_on(async {

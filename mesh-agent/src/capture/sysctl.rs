@@ -51,11 +51,11 @@ pub fn read(netns: &Netns) -> Result<Saved, SysctlError> {
     })
 }
 
-/// Sets what delivery needs, of the settings that are in `saved`.
+/// Sets what delivery needs, of the settings that are in `saved`. Whether anything was not so.
 ///
 /// # Errors
 /// Where a setting cannot be written.
-pub fn apply(netns: &Netns, saved: &Saved) -> Result<(), SysctlError> {
+pub fn apply(netns: &Netns, saved: &Saved) -> Result<bool, SysctlError> {
     let wanted = WANTED.into_iter().filter(|(name, _)| saved.contains_key(*name));
     within(netns, || write(wanted))
 }
@@ -65,10 +65,13 @@ pub fn apply(netns: &Netns, saved: &Saved) -> Result<(), SysctlError> {
 /// # Errors
 /// Where a setting cannot be written.
 pub fn restore(netns: &Netns, saved: &Saved) -> Result<(), SysctlError> {
-    within(netns, || write(saved.iter().map(|(name, value)| (name.as_str(), value.as_str()))))
+    let settings = saved.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    within(netns, || write(settings)).map(drop)
 }
 
-fn write<'a>(settings: impl Iterator<Item = (&'a str, &'a str)>) -> Result<(), SysctlError> {
+/// Whether anything had to be written.
+fn write<'a>(settings: impl Iterator<Item = (&'a str, &'a str)>) -> Result<bool, SysctlError> {
+    let mut has_written = false;
     for (name, value) in settings {
         let path = path(name);
         // What is so already need not be written: /proc/sys may be read-only.
@@ -76,8 +79,9 @@ fn write<'a>(settings: impl Iterator<Item = (&'a str, &'a str)>) -> Result<(), S
             continue;
         }
         fs::write(&path, value).map_err(|source| SysctlError { action: "write", path, source })?;
+        has_written = true;
     }
-    Ok(())
+    Ok(has_written)
 }
 
 /// /proc/sys/net shows the network namespace of the thread that looks.

@@ -1,5 +1,5 @@
-//! Two pods in network namespaces of their own, with a link between them and an agent's capture
-//! beside them. Everything has a unique prefix and goes away with the world.
+//! Two pods in network namespaces of their own, linked to a bridge on a node, and an agent's
+//! capture there. Everything has a unique prefix and goes away with the world.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
@@ -27,6 +27,7 @@ use mesh_common::{
     identity::{SpiffeId, TrustDomain},
     model::{NamespacedName, Workload},
 };
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, Socket, Type};
 
 /// How long anything may take that takes no time.
@@ -56,13 +57,27 @@ impl World {
             state: tempfile::tempdir().expect("a writable temporary directory"),
             prefix,
         };
+        world.enter_node();
         for (pod, _) in PODS {
-            ip(&["netns", "add", &world.netns_name(pod)]);
+            let netns = world.netns_name(pod);
+            ip(&["netns", "add", &netns]);
+            let peer = format!("to-{pod}");
+            ip(&[
+                "link",
+                "add",
+                "eth0",
+                "netns",
+                &netns,
+                "type",
+                "veth",
+                "peer",
+                "name",
+                &peer,
+                "netns",
+                &world.node(),
+            ]);
+            world.on_node(&format!("link set {peer} master bridge up"));
         }
-        let [a, b] = PODS.map(|(pod, _)| world.netns_name(pod));
-        ip(&[
-            "link", "add", "eth0", "netns", &a, "type", "veth", "peer", "name", "eth0", "netns", &b,
-        ]);
         for (pod, number) in PODS {
             let in_pod = |arguments: &str| {
                 let netns = world.netns_name(pod);
@@ -81,6 +96,26 @@ impl World {
             }
         }
         world
+    }
+
+    /// Makes the node and moves this thread there, where the agent will run.
+    fn enter_node(&self) {
+        ip(&["netns", "add", &self.node()]);
+        self.on_node("link add bridge type bridge");
+        self.on_node("link set bridge up");
+        let path = Path::new("/run/netns").join(self.node());
+        let node = fs::File::open(path).expect("just made");
+        move_into_link_name_space(node.as_fd(), Some(LinkNameSpaceType::Network))
+            .expect("root may do that");
+    }
+
+    fn on_node(&self, arguments: &str) {
+        let node = self.node();
+        ip(&["-n", &node].into_iter().chain(arguments.split(' ')).collect::<Vec<_>>());
+    }
+
+    fn node(&self) -> String {
+        format!("{}-node", self.prefix)
     }
 
     pub fn config(&self) -> CaptureConfig {
@@ -116,7 +151,7 @@ impl World {
     }
 
     pub fn pins(&self) -> PathBuf {
-        self.bpffs().join(format!("{}_example_org/v1", self.prefix))
+        self.bpffs().join(format!("{}_example_org/v2", self.prefix))
     }
 
     pub fn state(&self) -> PathBuf {
@@ -152,6 +187,11 @@ impl World {
     /// How many connections of the proxy are let through to local pods.
     pub fn admitted(&self) -> usize {
         self.connections::<4>("ADMITTED")
+    }
+
+    /// How many connections the proxy is opening.
+    pub fn upstreams(&self) -> usize {
+        self.connections::<4>("UPSTREAMS")
     }
 
     fn connections<const VALUE: usize>(&self, map: &str) -> usize {
@@ -241,6 +281,7 @@ impl Drop for World {
         for (pod, _) in PODS {
             let _ = Command::new("ip").args(["netns", "del", &self.netns_name(pod)]).status();
         }
+        let _ = Command::new("ip").args(["netns", "del", &self.node()]).status();
         leave_cgroup(&self.cgroup);
     }
 }
