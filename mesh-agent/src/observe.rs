@@ -34,9 +34,14 @@ impl Observer {
     /// Takes a flow that has ended. One that was never carried, because it was refused or failed,
     /// counts as opened and closed at once.
     pub fn record(&self, flow: Flow) {
-        if flow.verdict != flow::Verdict::Forwarded {
+        if !matches!(flow.verdict, flow::Verdict::Forwarded | flow::Verdict::Audit) {
             self.metrics.opened(flow.edge());
         }
+        self.ended(flow);
+    }
+
+    /// Takes the flow of a connection that was carried, however it ended.
+    pub fn ended(&self, flow: Flow) {
         self.metrics.closed(&flow);
         self.ring.push(flow);
     }

@@ -39,6 +39,7 @@ mod pod;
 mod record;
 mod refusal;
 mod relay;
+mod revoke;
 mod route;
 mod worker;
 

@@ -1,7 +1,8 @@
 //! What this node knows of the mesh: the controller's deltas, kept as an index for lookups.
 //!
 //! Lookups take a short read lock and clone [`Arc`]s; nothing here does I/O but [`disk`]. A bad
-//! resource is refused alone, with the reason, and its previous good version stays in use.
+//! resource is refused alone, with the reason, and its previous good version stays in use; but of
+//! an AuthorizationPolicy no version stays, so that what it is attached to refuses everybody.
 
 use std::{
     net::IpAddr,
@@ -11,7 +12,7 @@ use std::{
 use mesh_common::{
     api::v1,
     matching::authorization::{self, Verdict},
-    model::{NamespacedName, Resource, ResourceKey, Service, Workload},
+    model::{NamespacedName, Resource, ResourceKey, ResourceKind, Service, Workload},
 };
 use tokio::sync::watch;
 
@@ -58,10 +59,17 @@ impl Snapshot {
             .into_iter()
             .filter_map(|wire| parse_resource(wire).map_err(|nack| nacks.push(nack)).ok())
             .collect();
-        let removed: Vec<_> = removed
+        // The last good version of a policy may allow what the one that is not understood
+        // refuses: without any, the workloads that it is attached to refuse.
+        let not_understood = nacks.iter().filter_map(|nack| nack.key.clone()?.try_into().ok());
+        let not_understood = not_understood
+            .filter(|key: &ResourceKey| key.kind == ResourceKind::AuthorizationPolicy)
+            .collect::<Vec<_>>();
+        let mut removed: Vec<_> = removed
             .into_iter()
             .filter_map(|wire| parse_key(wire).map_err(|nack| nacks.push(nack)).ok())
             .collect();
+        removed.extend(not_understood);
         if updated.is_empty() && removed.is_empty() {
             return nacks;
         }
@@ -118,8 +126,7 @@ impl Snapshot {
 
     /// Judges `request` to `workload` by the policies attached to it.
     pub fn authorize(&self, workload: &Workload, request: authorization::Request<'_>) -> Verdict {
-        let index = self.read();
-        authorization::judge(request, &workload.authorization_policies, |name| index.policy(name))
+        self.read().policies_of(workload).judge(request)
     }
 
     /// The pods of `node` that labels put into the mesh, by name.

@@ -56,6 +56,8 @@ enum Verdict {
     Denied,
     /// Could not be carried.
     Error,
+    /// Carried, though policies that only audit would have refused it.
+    Audit,
 }
 
 /// How flows are printed.
@@ -105,6 +107,7 @@ impl Args {
             Verdict::Forwarded => v1::Verdict::Forwarded.into(),
             Verdict::Denied => v1::Verdict::Denied.into(),
             Verdict::Error => v1::Verdict::Error.into(),
+            Verdict::Audit => v1::Verdict::Audit.into(),
         });
         let filter = v1::FlowFilter { pods: self.pods.clone(), verdicts: verdicts.collect() };
         v1::ObserveRequest { last: self.last, follow: self.follow, filter: Some(filter) }

@@ -7,9 +7,17 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use crate::identity::SpiffeId;
 
+mod admission;
 mod authorization;
+mod ip_block;
+mod principal;
 
-pub use authorization::{Action, AuthorizationPolicy, Operation, Rule, Source};
+pub use admission::{Admission, PeerMode, PortMode};
+pub use authorization::{
+    Action, AuthorizationPolicy, Enforcement, Operation, POLICY_REVISION, Rule, Source,
+};
+pub use ip_block::{InvalidIpBlock, IpBlock};
+pub use principal::{InvalidPrincipal, Principal};
 
 /// A namespaced name, `namespace/name`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -114,6 +122,8 @@ pub struct Workload {
     pub memberships: Vec<Membership>,
     /// The AuthorizationPolicies that apply to connections to it, sorted.
     pub authorization_policies: Vec<NamespacedName>,
+    /// What holds for connections to it besides those.
+    pub admission: Admission,
 }
 
 impl Workload {

@@ -8,7 +8,7 @@ use std::{
 use mesh_common::{
     api::v1,
     identity::SpiffeId,
-    model::{NamespacedName, Resource, ResourceKey, ResourceKind, Workload},
+    model::{Admission, NamespacedName, Resource, ResourceKey, ResourceKind, Workload},
 };
 use prost::Message;
 use ring::digest::{SHA256, digest};
@@ -93,10 +93,16 @@ impl Picture {
 
     fn add_workload(&mut self, key: &ResourceKey, resource: &Resource, workload: &Workload) {
         let whole: Arc<Encoded> = Encoded::new(resource).into();
-        let without_policies = match workload.authorization_policies.is_empty() {
+        let judges_nothing = workload.authorization_policies.is_empty()
+            && workload.admission == Admission::default();
+        let without_policies = match judges_nothing {
             true => whole.clone(),
             false => {
-                let stripped = Workload { authorization_policies: Vec::new(), ..workload.clone() };
+                let stripped = Workload {
+                    authorization_policies: Vec::new(),
+                    admission: Admission::default(),
+                    ..workload.clone()
+                };
                 Encoded::new(&Resource::Workload(stripped)).into()
             }
         };

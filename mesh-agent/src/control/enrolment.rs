@@ -10,7 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_common::{bpf::InboundMode, identity::SpiffeId, model::Workload};
+use mesh_common::{
+    bpf::InboundMode,
+    identity::SpiffeId,
+    model::{Action, Workload},
+};
 
 use crate::{
     backoff::Backoff,
@@ -296,9 +300,20 @@ impl Entry {
     }
 }
 
-/// Plaintext needs the proxy where a policy has to be asked about it.
+/// Plaintext that is refused whatever else holds never gets to the proxy. It needs the proxy where
+/// a policy has to be asked about it, or its port.
 fn inbound_mode(workload: &Workload) -> InboundMode {
-    if workload.authorization_policies.is_empty() { InboundMode::Pass } else { InboundMode::Proxy }
+    let admission = &workload.admission;
+    if admission.is_strict_everywhere() {
+        InboundMode::Refuse
+    } else if admission.is_strict_somewhere()
+        || admission.default_action == Action::Deny
+        || !workload.authorization_policies.is_empty()
+    {
+        InboundMode::Proxy
+    } else {
+        InboundMode::Pass
+    }
 }
 
 /// Whether what capturing a pod depends on is the same.

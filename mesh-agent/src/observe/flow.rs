@@ -66,6 +66,8 @@ pub enum Verdict {
     Denied,
     /// It could not be carried.
     Error,
+    /// It was carried, though policies that only audit would have refused it.
+    Audit,
 }
 
 /// How a connection was protected on its way.
@@ -124,6 +126,7 @@ impl Verdict {
             Self::Forwarded => "forwarded",
             Self::Denied => "denied",
             Self::Error => "error",
+            Self::Audit => "audit",
         }
     }
 }
@@ -184,6 +187,7 @@ impl From<Verdict> for v1::Verdict {
             Verdict::Forwarded => Self::Forwarded,
             Verdict::Denied => Self::Denied,
             Verdict::Error => Self::Error,
+            Verdict::Audit => Self::Audit,
         }
     }
 }
@@ -214,7 +218,9 @@ struct PodPattern {
 
 /// Why a filter means nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the filter holds a verdict that this agent does not know; use FORWARDED, DENIED or ERROR")]
+#[error(
+    "the filter holds a verdict that this agent does not know; use FORWARDED, DENIED, ERROR or AUDIT"
+)]
 pub struct InvalidFilter;
 
 impl TryFrom<v1::FlowFilter> for FlowFilter {
@@ -225,6 +231,7 @@ impl TryFrom<v1::FlowFilter> for FlowFilter {
             v1::Verdict::Forwarded => Ok(Verdict::Forwarded),
             v1::Verdict::Denied => Ok(Verdict::Denied),
             v1::Verdict::Error => Ok(Verdict::Error),
+            v1::Verdict::Audit => Ok(Verdict::Audit),
             v1::Verdict::Unspecified => Err(InvalidFilter),
         };
         let known = |value: i32| v1::Verdict::try_from(value).map_err(|_| InvalidFilter);

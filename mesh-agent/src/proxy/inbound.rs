@@ -1,14 +1,21 @@
-//! Plaintext that reaches a captured pod whose policies need a verdict.
+//! Plaintext that reaches a captured pod whose policies, or strict ports, need a verdict.
 //!
 //! There is no certificate, so there is no identity: only a rule that asks for none lets it
 //! through.
 
 use std::{net::SocketAddr, sync::Arc};
 
-use mesh_common::matching::authorization::Request;
 use tokio::net::TcpStream;
 
-use super::{deliver, failure::Failure, pod::ServedPod, record::Record, relay, worker::Context};
+use super::{
+    deliver,
+    failure::Failure,
+    pod::ServedPod,
+    record::Record,
+    relay,
+    revoke::{Leash, Right},
+    worker::Context,
+};
 use crate::observe::flow::{Reporter, Security};
 
 /// Judges and carries one plaintext connection.
@@ -26,10 +33,10 @@ pub(super) async fn serve(
     let Ok(destination) = client.local_addr() else { return relay::reset(client) };
     record.destination_pod(&pod.pod, destination);
 
-    match connect(&context, &pod, destination, peer).await {
-        Ok(application) => {
+    match connect(&context, &pod, destination, peer, &mut record).await {
+        Ok((application, leash)) => {
             record.carried();
-            record.end(relay::tcp::relay(client, application).await);
+            record.end(relay::tcp::relay(client, application, leash).await);
         }
         Err(failure) => {
             relay::reset(client);
@@ -43,16 +50,16 @@ async fn connect(
     pod: &ServedPod,
     destination: SocketAddr,
     peer: SocketAddr,
-) -> Result<TcpStream, Failure> {
-    pod.offers(destination)?;
+    record: &mut Record,
+) -> Result<(TcpStream, Leash), Failure> {
     let shared = &context.shared;
-    let request = Request { source: None, port: destination.port() };
-    let workload = shared.workload_of(pod, destination)?;
-    let verdict = shared.snapshot.authorize(&workload, request);
-    if !verdict.is_allowed() {
-        return Err(Failure::Denied(verdict.to_string()));
-    }
-    deliver::connect(&shared.sockets, pod, destination, peer.ip())
-        .await
+    pod.offers(destination)?;
+    let callee = shared.workload_of(pod, destination)?;
+    let right = Right { source: None, from: peer.ip(), callee, to: destination };
+    let leash = context.rights.hold(right.clone());
+    record.audit(right.judge(&shared.snapshot)?);
+    let connected = deliver::connect(&shared.sockets, pod, destination, peer.ip()).await;
+    connected
+        .map(|application| (application, leash))
         .map_err(|error| Failure::connect(destination, &error))
 }

@@ -5,7 +5,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use mesh_common::{bpf::ConnectionKey, matching::authorization::Request, model::Workload};
+use mesh_common::{bpf::ConnectionKey, model::Workload};
 use tokio::net::TcpStream;
 
 use super::{
@@ -15,14 +15,18 @@ use super::{
     pod::ServedPod,
     record::Record,
     relay,
+    revoke::{Leash, Right},
     route::{self, Upstream, Via},
     worker::Context,
 };
-use crate::observe::flow::{Reporter, Security};
+use crate::{
+    capture::enroll::Pod,
+    observe::flow::{Reporter, Security},
+};
 
 /// An upstream that answered.
 enum Connected {
-    Tcp(TcpStream),
+    Tcp(TcpStream, Leash),
     Tunnel(hbone::Stream),
 }
 
@@ -52,8 +56,9 @@ pub(super) async fn serve(
     };
     record.carried();
     record.end(match connected {
-        Connected::Tcp(upstream) => relay::tcp::relay(client, upstream).await,
-        Connected::Tunnel(stream) => relay::tunnel::relay(client, stream).await,
+        Connected::Tcp(upstream, leash) => relay::tcp::relay(client, upstream, leash).await,
+        // The far proxy judges, and ends what loses its right.
+        Connected::Tunnel(stream) => relay::tunnel::relay(client, stream, Leash::default()).await,
     });
 }
 
@@ -109,10 +114,12 @@ async fn try_upstream(
     match (&upstream.via, &upstream.workload) {
         (Via::SameNode(callee), Some(workload)) => {
             record.security(Security::Local);
-            judge(context, pod, workload, address.port())?;
+            let leash = judge(context, pod, workload, address, record)?;
             let admit = callee.pod.netns.cookie();
             let connected = dial::connect(sockets, &pod.pod, address, admit).await;
-            connected.map(Connected::Tcp).map_err(|error| Failure::connect(address, &error))
+            connected
+                .map(|upstream| Connected::Tcp(upstream, leash))
+                .map_err(|error| Failure::connect(address, &error))
         }
         (Via::Tunnel, Some(workload)) => {
             record.security(Security::Mtls);
@@ -123,19 +130,26 @@ async fn try_upstream(
         _ => {
             record.security(Security::Plaintext);
             let connected = dial::connect(sockets, &pod.pod, address, 0).await;
-            connected.map(Connected::Tcp).map_err(|error| Failure::connect(address, &error))
+            let unjudged = |upstream| Connected::Tcp(upstream, Leash::default());
+            connected.map(unjudged).map_err(|error| Failure::connect(address, &error))
         }
     }
 }
 
-/// On the same node this proxy decides for the callee too.
+/// On the same node this proxy decides for the callee too. The listener proved the caller, so it
+/// counts as authenticated where the callee is strict.
 fn judge(
     context: &Context,
     caller: &ServedPod,
-    callee: &Workload,
-    port: u16,
-) -> Result<(), Failure> {
-    let request = Request { source: Some(&caller.pod.identity), port };
-    let verdict = context.shared.snapshot.authorize(callee, request);
-    if verdict.is_allowed() { Ok(()) } else { Err(Failure::Denied(verdict.to_string())) }
+    callee: &Arc<Workload>,
+    to: SocketAddr,
+    record: &mut Record,
+) -> Result<Leash, Failure> {
+    let Pod { identity, addresses, .. } = &*caller.pod;
+    let own = addresses.iter().find(|own| own.is_ipv4() == to.is_ipv4());
+    let from = own.copied().unwrap_or(to.ip());
+    let right = Right { source: Some(identity.clone()), from, callee: callee.clone(), to };
+    let leash = context.rights.hold(right.clone());
+    record.audit(right.judge(&context.shared.snapshot)?);
+    Ok(leash)
 }

@@ -27,6 +27,7 @@ pub(super) struct Record {
     destination: Peer,
     service: Option<NamespacedName>,
     security: Security,
+    audit: Option<String>,
 }
 
 impl Record {
@@ -40,6 +41,7 @@ impl Record {
             destination: Peer::default(),
             service: None,
             security: Security::Plaintext,
+            audit: None,
         }
     }
 
@@ -93,6 +95,11 @@ impl Record {
         self.security = security;
     }
 
+    /// What policies that only audit would have refused it for.
+    pub(super) fn audit(&mut self, reason: Option<String>) {
+        self.audit = reason;
+    }
+
     /// Both sides are connected: the connection is carried from now on.
     pub(super) fn carried(&self) {
         self.observer.opened(Edge {
@@ -105,19 +112,32 @@ impl Record {
     }
 
     /// The connection was carried and has ended.
-    pub(super) fn end(self, moved: Transferred) {
-        let Transferred { from_client, to_client, broken } = moved;
-        self.finish(Verdict::Forwarded, broken.unwrap_or_default(), from_client, to_client);
+    pub(super) fn end(mut self, moved: Transferred) {
+        let Transferred { from_client, to_client, broken, revoked } = moved;
+        let (verdict, reason) = match (revoked, self.audit.take(), broken) {
+            (Some(revoked), _, _) => (Verdict::Denied, revoked),
+            (None, Some(audit), _) => (Verdict::Audit, audit),
+            (None, None, broken) => (Verdict::Forwarded, broken.unwrap_or_default()),
+        };
+        let observer = self.observer.clone();
+        observer.ended(self.finish(verdict, reason, from_client, to_client));
     }
 
     /// The connection was refused or failed.
     pub(super) fn fail(self, failure: Failure) {
         let verdict = if failure.is_denial() { Verdict::Denied } else { Verdict::Error };
-        self.finish(verdict, failure.to_string(), 0, 0);
+        let observer = self.observer.clone();
+        observer.record(self.finish(verdict, failure.to_string(), 0, 0));
     }
 
-    fn finish(self, verdict: Verdict, reason: String, bytes_sent: u64, bytes_received: u64) {
-        self.observer.record(Flow {
+    fn finish(
+        self,
+        verdict: Verdict,
+        reason: String,
+        bytes_sent: u64,
+        bytes_received: u64,
+    ) -> Flow {
+        Flow {
             time: SystemTime::now(),
             node: self.node,
             reporter: self.reporter,
@@ -130,7 +150,7 @@ impl Record {
             duration: self.started.elapsed(),
             bytes_sent,
             bytes_received,
-        });
+        }
     }
 }
 

@@ -17,6 +17,8 @@ use std::{
 use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream};
 
+use super::revoke::Leash;
+
 mod backlog;
 mod pace;
 pub(super) mod tcp;
@@ -31,12 +33,14 @@ pub(super) struct Transferred {
     pub(super) to_client: u64,
     /// Which side ended it early, and how; `None` where both directions were closed.
     pub(super) broken: Option<String>,
+    /// Why it lost its right on the way, where it did.
+    pub(super) revoked: Option<String>,
 }
 
 impl Transferred {
     /// The same seen from the other side.
     pub(super) fn swapped(self) -> Self {
-        Self { from_client: self.to_client, to_client: self.from_client, broken: self.broken }
+        Self { from_client: self.to_client, to_client: self.from_client, ..self }
     }
 }
 
@@ -66,7 +70,8 @@ impl Ended {
     }
 }
 
-/// Runs two directions until both have ended or one broke; how it broke.
+/// Runs two directions until both have ended, one broke, or the connection lost its right; what
+/// ended it early.
 ///
 /// A direction that has ended says so through `ended` and goes on watching its source: a reset
 /// there still has to reach the other side.
@@ -74,6 +79,7 @@ async fn run(
     one: impl Future<Output = Result<Infallible, String>>,
     other: impl Future<Output = Result<Infallible, String>>,
     ended: &Ended,
+    leash: &mut Leash,
 ) -> Option<String> {
     let (mut one, mut other) = (pin!(one), pin!(other));
     poll_fn(|cx| {
@@ -83,7 +89,10 @@ async fn run(
         if let Poll::Ready(Err(broken)) = other.as_mut().poll(cx) {
             return Poll::Ready(Some(broken));
         }
-        if ended.both() { Poll::Ready(None) } else { Poll::Pending }
+        if ended.both() {
+            return Poll::Ready(None);
+        }
+        leash.poll_revoked(cx).map(Some)
     })
     .await
 }

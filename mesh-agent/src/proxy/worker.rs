@@ -9,6 +9,7 @@ use super::{
     accept::{Purpose, accept_loop},
     hbone::Pool,
     pod::ServedPod,
+    revoke::LiveRights,
 };
 use crate::capture::listeners::PodListeners;
 
@@ -22,6 +23,8 @@ const DRAIN_CHECK: Duration = Duration::from_millis(200);
 pub(super) struct Context {
     pub(super) shared: Arc<Shared>,
     pub(super) tunnels: Pool,
+    /// What its live connections were let through for.
+    pub(super) rights: Arc<LiveRights>,
 }
 
 enum Command {
@@ -40,7 +43,8 @@ impl Worker {
         let (commands, inbox) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name(format!("proxy-{index}")).spawn(move || {
-            let context = Arc::new(Context { shared, tunnels: Pool::default() });
+            let context =
+                Arc::new(Context { shared, tunnels: Pool::default(), rights: Arc::default() });
             runtime.block_on(run(context, inbox));
         })?;
         Ok(Self { commands })
@@ -63,6 +67,7 @@ impl Worker {
 
 async fn run(context: Arc<Context>, mut inbox: mpsc::UnboundedReceiver<Command>) {
     tokio::spawn(sweep_tunnels(context.clone()));
+    tokio::spawn(context.rights.clone().follow(context.shared.snapshot.clone()));
     while let Some(command) = inbox.recv().await {
         match command {
             Command::Serve(pod, listeners) => {

@@ -5,11 +5,12 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, HashMap, hash_map::Entry},
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use mesh_common::{
     api::v1,
+    matching::authorization::Policies,
     model::{
         AuthorizationPolicy, NamespacedName, Resource, ResourceKey, ResourceKind, Service, Workload,
     },
@@ -37,6 +38,9 @@ pub(super) struct Index {
     service_claims: HashMap<IpAddr, BTreeMap<NamespacedName, Arc<Service>>>,
     endpoints: HashMap<NamespacedName, HashMap<u16, Vec<Endpoint>>>,
     enrolled: HashMap<Arc<str>, BTreeMap<NamespacedName, Arc<Workload>>>,
+    /// Policies as verdicts need them, of the workloads that were called since anything about
+    /// them changed. Only readers fill it, so nothing in it is older than the rest of the index.
+    prepared: RwLock<HashMap<NamespacedName, Arc<Policies>>>,
 }
 
 impl Index {
@@ -64,8 +68,10 @@ impl Index {
     }
 
     pub(super) fn remove(&mut self, key: &ResourceKey) {
+        let prepared = self.prepared.get_mut().unwrap_or_else(PoisonError::into_inner);
         match key.kind {
             ResourceKind::Workload => {
+                prepared.remove(&key.name);
                 if let Some(held) = self.workloads.remove(&key.name) {
                     self.unlink_workload(&held.resource);
                 }
@@ -78,6 +84,7 @@ impl Index {
                 }
             }
             ResourceKind::AuthorizationPolicy => {
+                prepared.clear();
                 self.policies.remove(&key.name);
             }
         }
@@ -115,8 +122,22 @@ impl Index {
         of_port.map_or(&[], Vec::as_slice)
     }
 
-    pub(super) fn policy(&self, name: &NamespacedName) -> Option<&AuthorizationPolicy> {
-        self.policies.get(name).map(|held| &*held.resource)
+    /// The policies of `workload`, prepared; those of the newest version that is held of it.
+    pub(super) fn policies_of(&self, workload: &Workload) -> Arc<Policies> {
+        let held = self.workloads.get(&workload.name).map(|held| &*held.resource);
+        let find = |name: &NamespacedName| self.policies.get(name).map(|policy| &*policy.resource);
+        let Some(held) = held.filter(|held| held.uid == workload.uid) else {
+            // It is gone, or another pod has its name: nobody will ask for it again.
+            return Arc::new(Policies::new(workload, find));
+        };
+        let prepared = self.prepared.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(policies) = prepared.get(&workload.name) {
+            return Arc::clone(policies);
+        }
+        drop(prepared);
+        let policies = Arc::new(Policies::new(held, find));
+        let mut prepared = self.prepared.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(prepared.entry(workload.name.clone()).or_insert(policies))
     }
 
     pub(super) fn enrolled_on(&self, node: &str) -> Vec<Arc<Workload>> {

@@ -26,6 +26,7 @@ fn workload(at: u8) -> Workload {
         captured: false,
         memberships: Vec::new(),
         authorization_policies: Vec::new(),
+        admission: Default::default(),
     }
 }
 
@@ -88,13 +89,41 @@ fn a_bad_resource_is_refused_alone_and_its_good_version_stays() {
     let good = wire(&Resource::Service(service(2, vec![address(200)])));
     let nacks = snapshot.apply(vec![bad, unknown, good], Vec::new());
     assert_eq!(nacks.len(), 2);
-    let key = ResourceKey { kind: mesh_common::model::ResourceKind::Workload, name: name(1) };
+    let key = ResourceKey { kind: ResourceKind::Workload, name: name(1) };
     assert_eq!(nacks[0].key, Some((&key).into()));
     assert!(nacks[0].reason.contains("3 bytes"), "{}", nacks[0].reason);
     assert_eq!(*snapshot.workload_at(address(1)).expect("the good version"), workload(1));
     assert!(snapshot.service_at(address(200)).is_some());
     let version = |held: &v1::VersionedKey| held.key == Some((&key).into()) && held.version == 1;
     assert!(snapshot.versions().iter().any(version), "the version of what is in use");
+}
+
+#[test]
+fn a_policy_that_is_not_understood_denies() {
+    let snapshot = Snapshot::new();
+    let policy = mesh_common::model::AuthorizationPolicy {
+        name: name(7),
+        action: mesh_common::model::Action::Deny,
+        enforcement: Default::default(),
+        service: None,
+        rules: Vec::new(),
+    };
+    let judged = Workload { authorization_policies: vec![name(7)], ..workload(1) };
+    apply(
+        &snapshot,
+        &[Resource::AuthorizationPolicy(policy.clone()), Resource::Workload(judged.clone())],
+        &[],
+    );
+    let request = authorization::Request { source: None, address: address(9), port: 80 };
+    assert_eq!(snapshot.authorize(&judged, request), Verdict::AllowedByDefault);
+
+    let mut newer = wire(&Resource::AuthorizationPolicy(policy));
+    if let Some(v1::resource::Resource::AuthorizationPolicy(policy)) = &mut newer.resource {
+        policy.revision = mesh_common::model::POLICY_REVISION + 1;
+    }
+    let nacks = snapshot.apply(vec![newer], Vec::new());
+    assert!(nacks[0].reason.contains("upgrade the agent"), "{}", nacks[0].reason);
+    assert_eq!(snapshot.authorize(&judged, request), Verdict::PolicyMissing(name(7)));
 }
 
 #[test]

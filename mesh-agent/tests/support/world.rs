@@ -215,6 +215,7 @@ impl World {
             captured: false,
             memberships: Vec::new(),
             authorization_policies: Vec::new(),
+            admission: Default::default(),
         }
     }
 

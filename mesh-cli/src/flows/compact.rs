@@ -47,7 +47,7 @@ fn verdict(verdict: v1::Verdict, palette: Palette) -> String {
     let tone = match verdict {
         v1::Verdict::Forwarded => Tone::Good,
         v1::Verdict::Denied => Tone::Bad,
-        v1::Verdict::Error | v1::Verdict::Unspecified => Tone::Notable,
+        v1::Verdict::Error | v1::Verdict::Audit | v1::Verdict::Unspecified => Tone::Notable,
     };
     palette.paint(tone, super::json::verdict(verdict))
 }

@@ -75,6 +75,7 @@ pub fn verdict(verdict: v1::Verdict) -> &'static str {
         v1::Verdict::Forwarded => "FORWARDED",
         v1::Verdict::Denied => "DENIED",
         v1::Verdict::Error => "ERROR",
+        v1::Verdict::Audit => "AUDIT",
         v1::Verdict::Unspecified => "UNKNOWN",
     }
 }

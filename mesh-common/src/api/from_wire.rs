@@ -1,6 +1,6 @@
 //! From messages to the model: parses, so that what comes out needs no further checks.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, str::FromStr};
 
 use prost::bytes::Bytes;
 
@@ -8,8 +8,9 @@ use super::v1;
 use crate::{
     identity::InvalidIdentity,
     model::{
-        Action, AuthorizationPolicy, Membership, NamespacedName, Operation, PortMapping, Resource,
-        ResourceKey, ResourceKind, Rule, Service, ServicePort, Source, Workload,
+        Action, Admission, AuthorizationPolicy, Enforcement, InvalidIpBlock, InvalidPrincipal,
+        Membership, NamespacedName, Operation, POLICY_REVISION, PeerMode, PortMapping, PortMode,
+        Resource, ResourceKey, ResourceKind, Rule, Service, ServicePort, Source, Workload,
     },
 };
 
@@ -31,6 +32,18 @@ pub enum InvalidResource {
     /// An identity that does not parse.
     #[error(transparent)]
     Identity(#[from] InvalidIdentity),
+    /// A pattern of identities that does not parse.
+    #[error(transparent)]
+    Principal(#[from] InvalidPrincipal),
+    /// A block of addresses that does not parse.
+    #[error(transparent)]
+    IpBlock(#[from] InvalidIpBlock),
+    /// A policy that uses what this version does not know.
+    #[error(
+        "it needs revision {0} of the policy language and this agent knows {POLICY_REVISION}: \
+         upgrade the agent; until then the policy denies"
+    )]
+    Revision(u32),
 }
 
 impl TryFrom<v1::NamespacedName> for NamespacedName {
@@ -89,7 +102,56 @@ impl TryFrom<v1::Workload> for Workload {
             captured: workload.captured,
             memberships: all(workload.memberships)?,
             authorization_policies: all(workload.authorization_policies)?,
+            admission: workload
+                .admission
+                .map_or_else(|| Ok(Admission::default()), TryInto::try_into)?,
         })
+    }
+}
+
+impl TryFrom<v1::Admission> for Admission {
+    type Error = InvalidResource;
+
+    fn try_from(admission: v1::Admission) -> Result<Self, Self::Error> {
+        Ok(Self {
+            default_action: admission.default_action().try_into()?,
+            peer_mode: admission.peer_mode().try_into()?,
+            port_modes: all(admission.port_modes)?,
+            peer_policy: admission.peer_policy.map(TryInto::try_into).transpose()?,
+        })
+    }
+}
+
+impl TryFrom<v1::PortMode> for PortMode {
+    type Error = InvalidResource;
+
+    fn try_from(wire: v1::PortMode) -> Result<Self, Self::Error> {
+        Ok(Self { port: port(wire.port)?, mode: wire.mode().try_into()? })
+    }
+}
+
+impl TryFrom<v1::PeerMode> for PeerMode {
+    type Error = InvalidResource;
+
+    fn try_from(mode: v1::PeerMode) -> Result<Self, Self::Error> {
+        match mode {
+            v1::PeerMode::Permissive => Ok(Self::Permissive),
+            v1::PeerMode::Strict => Ok(Self::Strict),
+            v1::PeerMode::Unspecified => Err(InvalidResource::Unknown("peer_mode")),
+        }
+    }
+}
+
+impl TryFrom<v1::authorization_policy::Action> for Action {
+    type Error = InvalidResource;
+
+    fn try_from(action: v1::authorization_policy::Action) -> Result<Self, Self::Error> {
+        use v1::authorization_policy::Action as Wire;
+        match action {
+            Wire::Allow => Ok(Self::Allow),
+            Wire::Deny => Ok(Self::Deny),
+            Wire::Unspecified => Err(InvalidResource::Unknown("action")),
+        }
     }
 }
 
@@ -144,13 +206,23 @@ impl TryFrom<v1::AuthorizationPolicy> for AuthorizationPolicy {
     type Error = InvalidResource;
 
     fn try_from(policy: v1::AuthorizationPolicy) -> Result<Self, Self::Error> {
-        use v1::authorization_policy::Action as Wire;
-        let action = match policy.action() {
-            Wire::Allow => Action::Allow,
-            Wire::Deny => Action::Deny,
-            Wire::Unspecified => return Err(InvalidResource::Unknown("action")),
+        use v1::authorization_policy::Enforcement as Wire;
+        if policy.revision > POLICY_REVISION {
+            return Err(InvalidResource::Revision(policy.revision));
+        }
+        // Not the accessor, which takes a value that it does not know for the default.
+        let enforcement = match Wire::try_from(policy.enforcement) {
+            Ok(Wire::Enforce) => Enforcement::Enforce,
+            Ok(Wire::Audit) => Enforcement::Audit,
+            Err(_) => return Err(InvalidResource::Unknown("enforcement")),
         };
-        Ok(Self { name: required(policy.name, "name")?, action, rules: all(policy.rules)? })
+        Ok(Self {
+            action: policy.action().try_into()?,
+            name: required(policy.name, "name")?,
+            enforcement,
+            service: policy.service.map(TryInto::try_into).transpose()?,
+            rules: all(policy.rules)?,
+        })
     }
 }
 
@@ -166,13 +238,16 @@ impl TryFrom<v1::Source> for Source {
     type Error = InvalidResource;
 
     fn try_from(source: v1::Source) -> Result<Self, Self::Error> {
+        let names = |list: Vec<String>| list.into_iter().map(Into::into).collect();
         Ok(Self {
-            principals: source
-                .principals
-                .iter()
-                .map(|text| text.parse())
-                .collect::<Result<_, _>>()?,
-            namespaces: source.namespaces.into_iter().map(Into::into).collect(),
+            principals: parsed(&source.principals)?,
+            not_principals: parsed(&source.not_principals)?,
+            namespaces: names(source.namespaces),
+            not_namespaces: names(source.not_namespaces),
+            service_accounts: all(source.service_accounts)?,
+            not_service_accounts: all(source.not_service_accounts)?,
+            ip_blocks: parsed(&source.ip_blocks)?,
+            not_ip_blocks: parsed(&source.not_ip_blocks)?,
         })
     }
 }
@@ -181,8 +256,17 @@ impl TryFrom<v1::Operation> for Operation {
     type Error = InvalidResource;
 
     fn try_from(operation: v1::Operation) -> Result<Self, Self::Error> {
-        Ok(Self { ports: operation.ports.into_iter().map(port).collect::<Result<_, _>>()? })
+        let ports = |list: Vec<u32>| list.into_iter().map(port).collect::<Result<_, _>>();
+        Ok(Self { ports: ports(operation.ports)?, not_ports: ports(operation.not_ports)? })
     }
+}
+
+fn parsed<T>(list: &[String]) -> Result<Vec<T>, InvalidResource>
+where
+    T: FromStr,
+    InvalidResource: From<T::Err>,
+{
+    list.iter().map(|text| Ok(text.parse()?)).collect()
 }
 
 fn required<W, T>(field: Option<W>, name: &'static str) -> Result<T, InvalidResource>
@@ -236,9 +320,61 @@ mod tests {
                 ready: true,
             }],
             authorization_policies: vec![NamespacedName::new("shop", "web")],
+            admission: Admission {
+                default_action: Action::Deny,
+                peer_mode: PeerMode::Strict,
+                port_modes: vec![PortMode { port: 8081, mode: PeerMode::Permissive }],
+                peer_policy: Some(NamespacedName::new("shop", "strict")),
+            },
         });
         let wire = v1::resource::Resource::from(&workload);
         assert_eq!(Resource::try_from(wire), Ok(workload));
+    }
+
+    fn policy() -> AuthorizationPolicy {
+        let source = Source {
+            principals: vec!["*/sa/web".parse().expect("principal")],
+            not_principals: vec!["spiffe://a/ns/b/sa/c".parse().expect("principal")],
+            namespaces: vec!["shop".into()],
+            not_namespaces: vec!["test".into()],
+            service_accounts: vec![NamespacedName::new("shop", "web")],
+            not_service_accounts: vec![NamespacedName::new("shop", "batch")],
+            ip_blocks: vec!["10.0.0.0/8".parse().expect("block")],
+            not_ip_blocks: vec!["fd00::/8".parse().expect("block")],
+        };
+        let operation = Operation { ports: vec![80], not_ports: vec![81] };
+        AuthorizationPolicy {
+            name: NamespacedName::new("shop", "web"),
+            action: Action::Deny,
+            enforcement: Enforcement::Audit,
+            service: Some(NamespacedName::new("shop", "web")),
+            rules: vec![Rule { name: "0".into(), from: vec![source], to: vec![operation] }],
+        }
+    }
+
+    #[test]
+    fn a_policy_survives_the_round_trip() {
+        let wire = v1::AuthorizationPolicy::from(&policy());
+        assert_eq!(AuthorizationPolicy::try_from(wire), Ok(policy()));
+    }
+
+    #[test]
+    fn a_policy_that_needs_more_than_is_known_is_refused() {
+        let first = AuthorizationPolicy {
+            enforcement: Enforcement::Enforce,
+            service: None,
+            rules: Vec::new(),
+            ..policy()
+        };
+        assert_eq!(v1::AuthorizationPolicy::from(&first).revision, 0);
+        let mut wire = v1::AuthorizationPolicy::from(&policy());
+        assert_eq!(wire.revision, POLICY_REVISION);
+        wire.enforcement = 99;
+        let unknown = Err(InvalidResource::Unknown("enforcement"));
+        assert_eq!(AuthorizationPolicy::try_from(wire.clone()), unknown);
+        wire.revision = POLICY_REVISION + 1;
+        let refused = Err(InvalidResource::Revision(POLICY_REVISION + 1));
+        assert_eq!(AuthorizationPolicy::try_from(wire), refused);
     }
 
     #[test]

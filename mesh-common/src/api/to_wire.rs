@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use super::v1;
 use crate::model::{
-    Action, AuthorizationPolicy, Membership, NamespacedName, Operation, Resource, ResourceKey,
-    ResourceKind, Rule, Service, ServicePort, Source, Workload,
+    Action, Admission, AuthorizationPolicy, Enforcement, Membership, NamespacedName, Operation,
+    PeerMode, Resource, ResourceKey, ResourceKind, Rule, Service, ServicePort, Source, Workload,
 };
 
 impl From<&NamespacedName> for v1::NamespacedName {
@@ -56,6 +56,41 @@ impl From<&Workload> for v1::Workload {
                 .iter()
                 .map(Into::into)
                 .collect(),
+            admission: (workload.admission != Admission::default())
+                .then(|| (&workload.admission).into()),
+        }
+    }
+}
+
+impl From<&Admission> for v1::Admission {
+    fn from(admission: &Admission) -> Self {
+        let port_mode = |it: &crate::model::PortMode| v1::PortMode {
+            port: it.port.into(),
+            mode: v1::PeerMode::from(it.mode).into(),
+        };
+        Self {
+            default_action: v1::authorization_policy::Action::from(admission.default_action).into(),
+            peer_mode: v1::PeerMode::from(admission.peer_mode).into(),
+            port_modes: admission.port_modes.iter().map(port_mode).collect(),
+            peer_policy: admission.peer_policy.as_ref().map(Into::into),
+        }
+    }
+}
+
+impl From<PeerMode> for v1::PeerMode {
+    fn from(mode: PeerMode) -> Self {
+        match mode {
+            PeerMode::Permissive => Self::Permissive,
+            PeerMode::Strict => Self::Strict,
+        }
+    }
+}
+
+impl From<Action> for v1::authorization_policy::Action {
+    fn from(action: Action) -> Self {
+        match action {
+            Action::Allow => Self::Allow,
+            Action::Deny => Self::Deny,
         }
     }
 }
@@ -96,14 +131,18 @@ impl From<&ServicePort> for v1::ServicePort {
 
 impl From<&AuthorizationPolicy> for v1::AuthorizationPolicy {
     fn from(policy: &AuthorizationPolicy) -> Self {
-        let action = match policy.action {
-            Action::Allow => v1::authorization_policy::Action::Allow,
-            Action::Deny => v1::authorization_policy::Action::Deny,
+        use v1::authorization_policy::Enforcement as Wire;
+        let enforcement = match policy.enforcement {
+            Enforcement::Enforce => Wire::Enforce,
+            Enforcement::Audit => Wire::Audit,
         };
         Self {
             name: Some((&policy.name).into()),
-            action: action.into(),
+            action: v1::authorization_policy::Action::from(policy.action).into(),
             rules: policy.rules.iter().map(Into::into).collect(),
+            revision: policy.revision(),
+            enforcement: enforcement.into(),
+            service: policy.service.as_ref().map(Into::into),
         }
     }
 }
@@ -121,16 +160,27 @@ impl From<&Rule> for v1::Rule {
 impl From<&Source> for v1::Source {
     fn from(source: &Source) -> Self {
         Self {
-            principals: source.principals.iter().map(ToString::to_string).collect(),
-            namespaces: source.namespaces.iter().map(ToString::to_string).collect(),
+            principals: texts(&source.principals),
+            not_principals: texts(&source.not_principals),
+            namespaces: texts(&source.namespaces),
+            not_namespaces: texts(&source.not_namespaces),
+            service_accounts: source.service_accounts.iter().map(Into::into).collect(),
+            not_service_accounts: source.not_service_accounts.iter().map(Into::into).collect(),
+            ip_blocks: texts(&source.ip_blocks),
+            not_ip_blocks: texts(&source.not_ip_blocks),
         }
     }
 }
 
 impl From<&Operation> for v1::Operation {
     fn from(operation: &Operation) -> Self {
-        Self { ports: operation.ports.iter().copied().map(Into::into).collect() }
+        let ports = |list: &[u16]| list.iter().copied().map(Into::into).collect();
+        Self { ports: ports(&operation.ports), not_ports: ports(&operation.not_ports) }
     }
+}
+
+fn texts<T: ToString>(list: &[T]) -> Vec<String> {
+    list.iter().map(ToString::to_string).collect()
 }
 
 fn addresses(addresses: &[IpAddr]) -> Vec<prost::bytes::Bytes> {

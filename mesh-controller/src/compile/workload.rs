@@ -112,6 +112,7 @@ pub(super) fn workloads(inputs: Inputs<'_, '_>) -> Vec<Workload> {
                 true => attachments.of(pod),
                 false => Vec::new(),
             },
+            admission: Default::default(),
         });
     }
     workloads.extend(memberships.others.into_iter().map(|(name, endpoint)| Workload {
@@ -124,6 +125,7 @@ pub(super) fn workloads(inputs: Inputs<'_, '_>) -> Vec<Workload> {
         captured: false,
         memberships: endpoint.memberships,
         authorization_policies: Vec::new(),
+        admission: Default::default(),
     }));
     workloads
 }

@@ -29,6 +29,7 @@ fn view(versions: &[u8]) -> View {
                 captured: false,
                 memberships: Vec::new(),
                 authorization_policies: Vec::new(),
+                admission: Default::default(),
             }),
         }
     };

@@ -105,7 +105,9 @@ impl TryFrom<AuthorizationPolicyObject> for Policy {
             }
             Some(selector) => selector.match_labels,
         };
-        Ok(Self { compiled: AuthorizationPolicy { name, action, rules }, match_labels })
+        let (enforcement, service) = Default::default();
+        let compiled = AuthorizationPolicy { name, action, enforcement, service, rules };
+        Ok(Self { compiled, match_labels })
     }
 }
 
@@ -144,7 +146,7 @@ fn source(field: &str, source: SourceField) -> Result<Source, FieldError> {
     let namespaces = some_entries(&namespaces_field, source.namespaces, "any namespace")?;
     Ok(Source {
         principals: each(principals, |at, text| {
-            principal(&format!("{principals_field}[{at}]"), &text)
+            principal(&format!("{principals_field}[{at}]"), &text).map(Into::into)
         })?,
         namespaces: each(namespaces, |at, text| {
             if fields::is_name(&text) && !text.contains('.') {
@@ -154,6 +156,7 @@ fn source(field: &str, source: SourceField) -> Result<Source, FieldError> {
                 Err(FieldError::new(format!("{namespaces_field}[{at}]"), reason))
             }
         })?,
+        ..Source::default()
     })
 }
 
@@ -176,7 +179,10 @@ fn operation(field: &str, operation: OperationField) -> Result<Operation, FieldE
     }
     let field = format!("{field}.ports");
     let ports = some_entries(&field, operation.ports, "any port")?;
-    Ok(Operation { ports: each(ports, |at, port| fields::port(&format!("{field}[{at}]"), port))? })
+    Ok(Operation {
+        ports: each(ports, |at, port| fields::port(&format!("{field}[{at}]"), port))?,
+        ..Operation::default()
+    })
 }
 
 /// The entries of an optional list; a list that is written but empty is refused, because it would

@@ -18,13 +18,20 @@ fn workload(name: &str, node: &str, enrolled: bool, policies: &[&str]) -> Resour
             .iter()
             .map(|name| NamespacedName::new("shop", name))
             .collect(),
+        admission: Default::default(),
     })
 }
 
 fn policy(name: &str) -> Resource {
     let name = NamespacedName::new("shop", name);
     let (action, rules) = (Action::Allow, Vec::new());
-    Resource::AuthorizationPolicy(AuthorizationPolicy { name, action, rules })
+    Resource::AuthorizationPolicy(AuthorizationPolicy {
+        name,
+        action,
+        enforcement: Default::default(),
+        service: None,
+        rules,
+    })
 }
 
 fn picture() -> Picture {

@@ -92,6 +92,7 @@ fn pod(uid: &str) -> Arc<Workload> {
         captured: false,
         memberships: Vec::new(),
         authorization_policies: Vec::new(),
+        admission: Default::default(),
     })
 }
 
@@ -242,6 +243,34 @@ fn policies_change_the_inbound_mode_live() {
     };
     assert_eq!(world.want(&[Arc::new(judged)]), ["Proxy a"]);
     assert_eq!(world.want(&[pod("a")]), ["Pass a"]);
+}
+
+#[test]
+fn peer_modes_and_the_default_action_choose_the_inbound_mode() {
+    use mesh_common::model::{Admission, PeerMode, PortMode};
+    let port = |mode| vec![PortMode { port: 80, mode }];
+    let strict = Admission { peer_mode: PeerMode::Strict, ..Admission::default() };
+    let deny = Admission { default_action: Action::Deny, ..Admission::default() };
+    let policies = vec![NamespacedName::new("shop", "web")];
+    for (admission, policies, mode) in [
+        (Admission::default(), Vec::new(), InboundMode::Pass),
+        (deny, Vec::new(), InboundMode::Proxy),
+        (strict.clone(), policies, InboundMode::Refuse),
+        (
+            Admission { port_modes: port(PeerMode::Permissive), ..strict },
+            Vec::new(),
+            InboundMode::Proxy,
+        ),
+        (
+            Admission { port_modes: port(PeerMode::Strict), ..Admission::default() },
+            Vec::new(),
+            InboundMode::Proxy,
+        ),
+    ] {
+        let workload =
+            Workload { authorization_policies: policies, admission, ..Workload::clone(&pod("a")) };
+        assert_eq!(inbound_mode(&workload), mode, "{:?}", workload.admission);
+    }
 }
 
 #[test]

@@ -236,6 +236,7 @@ mod tests {
             captured: false,
             memberships: Vec::new(),
             authorization_policies: Vec::new(),
+            admission: Default::default(),
         };
         v1::Resource { version: 1, resource: Some((&Resource::Workload(workload)).into()) }
     }

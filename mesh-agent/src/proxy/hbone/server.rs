@@ -14,7 +14,7 @@ use h2::{
     server::{Connection, SendResponse},
 };
 use http::{Method, Request, Response};
-use mesh_common::{identity::SpiffeId, matching::authorization, ports};
+use mesh_common::{identity::SpiffeId, ports};
 use tokio::{
     io::{AsyncRead, AsyncWrite, BufReader},
     net::TcpStream,
@@ -32,8 +32,13 @@ use crate::{
     identity::{Certificates, peer_identity, trusted_until},
     observe::flow::{Reporter, Security},
     proxy::{
-        HANDSHAKE_TIMEOUT, buffer, deliver, dial, failure::Failure, pod::ServedPod, record::Record,
-        relay, worker::Context,
+        HANDSHAKE_TIMEOUT, buffer, deliver, dial,
+        failure::Failure,
+        pod::ServedPod,
+        record::Record,
+        relay,
+        revoke::{Leash, Right},
+        worker::Context,
     },
 };
 
@@ -202,13 +207,13 @@ async fn serve_stream(
     record.destination_pod(&pod.pod, caller.address);
 
     match connect(&context, &pod, &caller, &request, &mut record).await {
-        Ok(application) => {
+        Ok((application, leash)) => {
             let Ok(send) = respond.send_response(Response::new(()), false) else {
                 return record.fail(Failure::handshake(&"the caller gave up"));
             };
             let stream = Stream { send, receive: request.into_body(), lease: None };
             record.carried();
-            record.end(relay::tunnel::relay(application, stream).await.swapped());
+            record.end(relay::tunnel::relay(application, stream, leash).await.swapped());
         }
         Err(failure) => {
             if matches!(failure, Failure::NotOurs(_) | Failure::NotConnect(_)) {
@@ -228,18 +233,18 @@ async fn connect(
     caller: &Caller,
     request: &Request<RecvStream>,
     record: &mut Record,
-) -> Result<TcpStream, Failure> {
+) -> Result<(TcpStream, Leash), Failure> {
     let shared = &context.shared;
     let to = destination(pod, request)?;
     record.destination_pod(&pod.pod, to);
-    let workload = shared.workload_of(pod, to)?;
-    let question = authorization::Request { source: Some(&caller.identity), port: to.port() };
-    let verdict = shared.snapshot.authorize(&workload, question);
-    if !verdict.is_allowed() {
-        return Err(Failure::Denied(verdict.to_string()));
-    }
+    let callee = shared.workload_of(pod, to)?;
+    let (source, from) = (Some(caller.identity.clone()), caller.address.ip());
+    let right = Right { source, from, callee, to };
+    let leash = context.rights.hold(right.clone());
+    record.audit(right.judge(&shared.snapshot)?);
     deliver::connect(&shared.sockets, pod, to, caller.address.ip())
         .await
+        .map(|application| (application, leash))
         .map_err(|error| Failure::connect(to, &error))
 }
 

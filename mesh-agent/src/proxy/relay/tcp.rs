@@ -6,23 +6,28 @@ use bytes::{Buf, Bytes};
 use tokio::net::TcpStream;
 
 use super::{Ended, Transferred, broken, failure, reset, run, shutdown_write};
-use crate::proxy::buffer;
+use crate::proxy::{buffer, revoke::Leash};
 
 /// Relays until both directions end, or one side breaks and the other is reset.
-pub(in crate::proxy) async fn relay(client: TcpStream, upstream: TcpStream) -> Transferred {
+pub(in crate::proxy) async fn relay(
+    client: TcpStream,
+    upstream: TcpStream,
+    mut leash: Leash,
+) -> Transferred {
     let (mut from_client, mut to_client) = (0, 0);
     let ended = Ended::default();
     let broken = run(
         copy(&client, &upstream, &mut from_client, ["client", "upstream"], &ended),
         copy(&upstream, &client, &mut to_client, ["upstream", "client"], &ended),
         &ended,
+        &mut leash,
     )
     .await;
     if broken.is_some() {
         reset(client);
         reset(upstream);
     }
-    Transferred { from_client, to_client, broken }
+    Transferred { from_client, to_client, broken, revoked: leash.into_reason() }
 }
 
 /// Copies one direction to its end, ends that direction of `to`, and watches `from`.

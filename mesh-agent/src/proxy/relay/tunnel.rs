@@ -13,12 +13,16 @@ use tokio::net::TcpStream;
 use super::{
     Ended, Transferred, backlog::Backlog, broken, failure, pace::Pace, reset, run, shutdown_write,
 };
-use crate::proxy::{buffer, hbone::Stream};
+use crate::proxy::{buffer, hbone::Stream, revoke::Leash};
 
 /// Relays until both directions end, or one side breaks and the other is reset.
 ///
 /// `client` in the result is the side of `socket`.
-pub(in crate::proxy) async fn relay(socket: TcpStream, stream: Stream) -> Transferred {
+pub(in crate::proxy) async fn relay(
+    socket: TcpStream,
+    stream: Stream,
+    mut leash: Leash,
+) -> Transferred {
     let Stream { mut send, mut receive, lease } = stream;
     let (mut from_client, mut to_client) = (0, 0);
     let ended = Ended::default();
@@ -26,6 +30,7 @@ pub(in crate::proxy) async fn relay(socket: TcpStream, stream: Stream) -> Transf
         upload(&socket, &mut send, &mut from_client, &ended),
         download(&mut receive, &socket, &mut to_client, &ended),
         &ended,
+        &mut leash,
     )
     .await;
     if broken.is_some() {
@@ -33,7 +38,7 @@ pub(in crate::proxy) async fn relay(socket: TcpStream, stream: Stream) -> Transf
         reset(socket);
     }
     drop(lease);
-    Transferred { from_client, to_client, broken }
+    Transferred { from_client, to_client, broken, revoked: leash.into_reason() }
 }
 
 /// From the socket to the tunnel; then watches both for a reset.

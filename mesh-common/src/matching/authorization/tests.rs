@@ -1,0 +1,363 @@
+//! Verdicts by example, and the prepared policies against a slow, obvious evaluator.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{
+    Admission, AuthorizationPolicy, Enforcement, Membership, PortMapping, Principal, Rule, Workload,
+};
+
+const FRONTEND: &str = "spiffe://cluster.local/ns/shop/sa/frontend";
+const BATCH: &str = "spiffe://cluster.local/ns/shop/sa/batch";
+
+fn policy(name: &str, action: Action, rules: Vec<Rule>) -> AuthorizationPolicy {
+    let name = NamespacedName::new("shop", name);
+    AuthorizationPolicy { name, action, enforcement: Enforcement::Enforce, service: None, rules }
+}
+
+fn audit(policy: AuthorizationPolicy) -> AuthorizationPolicy {
+    AuthorizationPolicy { enforcement: Enforcement::Audit, ..policy }
+}
+
+fn principals(texts: &[&str]) -> Vec<Principal> {
+    texts.iter().map(|text| text.parse().expect("a literal principal")).collect()
+}
+
+fn rule(from: Source, ports: &[u16]) -> Rule {
+    let to = vec![Operation { ports: ports.to_vec(), not_ports: Vec::new() }];
+    Rule { name: "0".into(), from: vec![from], to }
+}
+
+fn called_by(texts: &[&str], ports: &[u16]) -> Rule {
+    rule(Source { principals: principals(texts), ..Source::default() }, ports)
+}
+
+/// A workload behind shop/web, whose port 80 is 8080 here.
+fn workload(policies: &[AuthorizationPolicy], default_action: Action) -> Workload {
+    Workload {
+        name: NamespacedName::new("shop", "web"),
+        uid: "uid".into(),
+        node: None,
+        addresses: Vec::new(),
+        identity: None,
+        enrolled: true,
+        captured: true,
+        memberships: vec![Membership {
+            service: NamespacedName::new("shop", "web"),
+            ports: vec![PortMapping { service_port: 80, target_port: 8080 }],
+            ready: false,
+        }],
+        authorization_policies: policies.iter().map(|policy| policy.name.clone()).collect(),
+        admission: Admission { default_action, ..Admission::default() },
+    }
+}
+
+fn prepared(policies: &[AuthorizationPolicy], default_action: Action) -> Policies {
+    Policies::new(&workload(policies, default_action), |name| {
+        policies.iter().find(|policy| policy.name == *name)
+    })
+}
+
+fn verdict(policies: &[AuthorizationPolicy], source: Option<&str>, port: u16) -> Verdict {
+    let source = source.map(|text| text.parse().expect("a literal identity"));
+    let address = IpAddr::from([10, 0, 0, 1]);
+    prepared(policies, Action::Allow).judge(Request { source: source.as_ref(), address, port })
+}
+
+#[test]
+fn without_policies_the_mesh_decides() {
+    assert_eq!(verdict(&[], None, 80), Verdict::AllowedByDefault);
+    let request = Request { source: None, address: IpAddr::from([10, 0, 0, 1]), port: 80 };
+    assert_eq!(prepared(&[], Action::Deny).judge(request), Verdict::DeniedByDefault);
+}
+
+#[test]
+fn an_allow_policy_refuses_what_it_does_not_name() {
+    let policies = [policy("web", Action::Allow, vec![called_by(&[FRONTEND], &[80])])];
+    assert!(verdict(&policies, Some(FRONTEND), 80).is_allowed());
+    for (source, port) in [(Some(FRONTEND), 81), (Some(BATCH), 80), (None, 80)] {
+        assert_eq!(
+            verdict(&policies, source, port).to_string(),
+            "denied: no rule matched of AuthorizationPolicy shop/web"
+        );
+    }
+}
+
+#[test]
+fn deny_wins_over_allow_in_any_order() {
+    let allow = policy("a", Action::Allow, vec![called_by(&[FRONTEND], &[])]);
+    let deny = policy("d", Action::Deny, vec![called_by(&[FRONTEND], &[6379])]);
+    for policies in [[allow.clone(), deny.clone()], [deny, allow]] {
+        assert!(verdict(&policies, Some(FRONTEND), 80).is_allowed());
+        assert_eq!(
+            verdict(&policies, Some(FRONTEND), 6379).to_string(),
+            "denied by AuthorizationPolicy shop/d rule 0"
+        );
+    }
+}
+
+#[test]
+fn a_deny_policy_alone_lets_the_rest_through() {
+    let policies = [policy("d", Action::Deny, vec![called_by(&[BATCH], &[])])];
+    assert_eq!(verdict(&policies, Some(FRONTEND), 80), Verdict::AllowedByDefault);
+}
+
+#[test]
+fn an_allow_policy_without_rules_allows_nobody() {
+    let policies = [policy("none", Action::Allow, Vec::new())];
+    assert!(!verdict(&policies, Some(FRONTEND), 80).is_allowed());
+}
+
+#[test]
+fn a_missing_policy_denies() {
+    let lost = policy("lost", Action::Allow, Vec::new());
+    let policies = Policies::new(&workload(std::slice::from_ref(&lost), Action::Allow), |_| None);
+    let request = Request { source: None, address: IpAddr::from([10, 0, 0, 1]), port: 80 };
+    assert_eq!(policies.judge(request), Verdict::PolicyMissing(lost.name));
+}
+
+#[test]
+fn who_proves_nothing_is_never_somebody_else() {
+    let not_batch = Source { not_principals: principals(&[BATCH]), ..Source::default() };
+    let allow = [policy("a", Action::Allow, vec![rule(not_batch.clone(), &[])])];
+    assert!(verdict(&allow, Some(FRONTEND), 80).is_allowed());
+    assert!(!verdict(&allow, Some(BATCH), 80).is_allowed());
+    assert!(!verdict(&allow, None, 80).is_allowed());
+    let deny = [policy("d", Action::Deny, vec![rule(not_batch, &[])])];
+    assert!(!verdict(&deny, Some(FRONTEND), 80).is_allowed());
+    assert!(verdict(&deny, Some(BATCH), 80).is_allowed());
+    assert!(!verdict(&deny, None, 80).is_allowed());
+}
+
+#[test]
+fn a_policy_for_a_service_is_about_its_target_ports() {
+    let service = Some(NamespacedName::new("shop", "web"));
+    let allow = policy("a", Action::Allow, vec![called_by(&[FRONTEND], &[])]);
+    let policies = [AuthorizationPolicy { service, ..allow }];
+    assert!(verdict(&policies, Some(FRONTEND), 8080).is_allowed());
+    assert!(!verdict(&policies, Some(BATCH), 8080).is_allowed());
+    assert_eq!(verdict(&policies, Some(BATCH), 9090), Verdict::AllowedByDefault);
+}
+
+#[test]
+fn audit_says_what_it_would_refuse_and_refuses_nothing() {
+    let deny = audit(policy("d", Action::Deny, vec![called_by(&[BATCH], &[])]));
+    let allow = audit(policy("a", Action::Allow, vec![called_by(&[FRONTEND, BATCH], &[80])]));
+    let policies = [allow, deny];
+    assert_eq!(verdict(&policies, Some(FRONTEND), 80), Verdict::AllowedByDefault);
+    for (source, port, said) in [
+        (BATCH, 80, "allowed; without audit: denied by AuthorizationPolicy shop/d rule 0"),
+        (
+            FRONTEND,
+            81,
+            "allowed; without audit: denied: no rule matched of AuthorizationPolicy shop/a",
+        ),
+    ] {
+        let verdict = verdict(&policies, Some(source), port);
+        assert!(verdict.is_allowed());
+        assert_eq!(verdict.to_string(), said);
+    }
+}
+
+/// What policies mean, worked out one by one.
+mod obvious {
+    use super::*;
+
+    pub fn judge(
+        policies: &[AuthorizationPolicy],
+        workload: &Workload,
+        request: Request<'_>,
+    ) -> Verdict {
+        let enforced = decide(policies, workload, request, &[Enforcement::Enforce]);
+        if !enforced.is_allowed() {
+            return enforced;
+        }
+        let both = [Enforcement::Enforce, Enforcement::Audit];
+        match decide(policies, workload, request, &both) {
+            Verdict::Allowed(_) | Verdict::AllowedByDefault => enforced,
+            refused => Verdict::Audited(Box::new(refused)),
+        }
+    }
+
+    fn decide(
+        policies: &[AuthorizationPolicy],
+        workload: &Workload,
+        request: Request<'_>,
+        who: &[Enforcement],
+    ) -> Verdict {
+        let of = |action: Action| {
+            policies.iter().filter(move |policy| {
+                policy.action == action
+                    && who.contains(&policy.enforcement)
+                    && governs(policy, workload, request.port)
+            })
+        };
+        let first = |action: Action| of(action).find_map(|policy| reason(policy, request));
+        if let Some(reason) = first(Action::Deny) {
+            return Verdict::Denied(reason);
+        }
+        if let Some(reason) = first(Action::Allow) {
+            return Verdict::Allowed(reason);
+        }
+        let governing: Vec<_> = of(Action::Allow).map(|policy| policy.name.clone()).collect();
+        match (governing.is_empty(), workload.admission.default_action) {
+            (false, _) => Verdict::NoRuleMatched(governing.into()),
+            (true, Action::Allow) => Verdict::AllowedByDefault,
+            (true, Action::Deny) => Verdict::DeniedByDefault,
+        }
+    }
+
+    fn governs(policy: &AuthorizationPolicy, workload: &Workload, port: u16) -> bool {
+        let Some(service) = &policy.service else { return true };
+        let mut memberships = workload.memberships.iter();
+        memberships.any(|it| {
+            it.service == *service && it.ports.iter().any(|mapping| mapping.target_port == port)
+        })
+    }
+
+    fn reason(policy: &AuthorizationPolicy, request: Request<'_>) -> Option<Reason> {
+        let mut rules = policy.rules.iter();
+        let rule = rules.find(|rule| {
+            (rule.from.is_empty() || rule.from.iter().any(|it| is_from(it, policy.action, request)))
+                && (rule.to.is_empty() || rule.to.iter().any(|it| is_to(it, request.port)))
+        })?;
+        Some(Reason { policy: policy.name.clone(), rule: rule.name.clone() })
+    }
+
+    fn is_from(source: &Source, action: Action, request: Request<'_>) -> bool {
+        let principal = |it: &Principal| request.source.map(|caller| it.matches(caller));
+        let namespace = |it: &Arc<str>| request.source.map(|caller| caller.namespace() == &**it);
+        let account = |it: &NamespacedName| {
+            request.source.map(|caller| {
+                caller.namespace() == &*it.namespace && caller.service_account() == &*it.name
+            })
+        };
+        let block = |it: &crate::model::IpBlock| it.contains(request.address);
+        named(&source.principals, principal)
+            && named(&source.namespaces, namespace)
+            && named(&source.service_accounts, account)
+            && not_named(&source.not_principals, action, principal)
+            && not_named(&source.not_namespaces, action, namespace)
+            && not_named(&source.not_service_accounts, action, account)
+            && (source.ip_blocks.is_empty() || source.ip_blocks.iter().any(block))
+            && !source.not_ip_blocks.iter().any(block)
+    }
+
+    /// `is` gives nothing for who has no identity.
+    fn named<T>(list: &[T], is: impl Fn(&T) -> Option<bool>) -> bool {
+        list.is_empty() || list.iter().any(|it| is(it) == Some(true))
+    }
+
+    fn not_named<T>(list: &[T], action: Action, is: impl Fn(&T) -> Option<bool>) -> bool {
+        list.iter().all(|it| match is(it) {
+            Some(is) => !is,
+            None => action == Action::Deny,
+        })
+    }
+
+    fn is_to(operation: &Operation, port: u16) -> bool {
+        (operation.ports.is_empty() || operation.ports.contains(&port))
+            && !operation.not_ports.contains(&port)
+    }
+}
+
+/// At most `most` of `from`, often none.
+fn some<T: Clone + fmt::Debug + 'static>(from: Vec<T>, most: usize) -> BoxedStrategy<Vec<T>> {
+    let list = proptest::collection::vec(proptest::sample::select(from), 1..=most);
+    prop_oneof![2 => Just(Vec::new()), 1 => list].boxed()
+}
+
+fn any_source() -> impl Strategy<Value = Source> {
+    let patterns = principals(&[
+        "spiffe://a/ns/x/sa/p",
+        "spiffe://a/ns/x/sa/q",
+        "spiffe://b/ns/y/sa/p",
+        "spiffe://a/*",
+        "spiffe://a/ns/x/*",
+        "*/sa/p",
+        "*/ns/y/sa/q",
+        "*",
+    ]);
+    let namespaces: Vec<Arc<str>> = vec!["x".into(), "y".into()];
+    let accounts = vec![NamespacedName::new("x", "p"), NamespacedName::new("y", "q")];
+    let blocks = ["10.0.0.0/8", "10.0.0.1", "0.0.0.0/0", "fd00::/8", "::/0"];
+    let blocks: Vec<_> = blocks.iter().map(|it| it.parse().expect("a block")).collect();
+    (
+        (some(patterns.clone(), 2), some(patterns, 2)),
+        (some(namespaces.clone(), 2), some(namespaces, 1)),
+        (some(accounts.clone(), 2), some(accounts, 1)),
+        (some::<crate::model::IpBlock>(blocks.clone(), 2), some(blocks, 1)),
+    )
+        .prop_map(|(principals, namespaces, accounts, blocks)| Source {
+            principals: principals.0,
+            not_principals: principals.1,
+            namespaces: namespaces.0,
+            not_namespaces: namespaces.1,
+            service_accounts: accounts.0,
+            not_service_accounts: accounts.1,
+            ip_blocks: blocks.0,
+            not_ip_blocks: blocks.1,
+        })
+}
+
+fn any_operation() -> impl Strategy<Value = Operation> {
+    // One list is longer than what is filed under keys.
+    let ports = prop_oneof![3 => some(vec![80, 81, 8080], 2), 1 => Just((80..2000).collect())];
+    (ports, some(vec![80, 8080], 1)).prop_map(|(ports, not_ports)| Operation { ports, not_ports })
+}
+
+fn any_policies() -> impl Strategy<Value = Vec<AuthorizationPolicy>> {
+    let sources = proptest::collection::vec(any_source(), 0..3);
+    let operations = proptest::collection::vec(any_operation(), 0..3);
+    let rules = proptest::collection::vec((sources, operations), 0..3);
+    let policy = (any::<(bool, bool)>(), 0..4_u8, rules);
+    proptest::collection::vec(policy, 0..6).prop_map(|policies| {
+        let made = policies.into_iter().enumerate().map(|(at, ((deny, audit), service, rules))| {
+            let rules = rules.into_iter().enumerate();
+            let rule =
+                |(at, (from, to)): (usize, _)| Rule { name: at.to_string().into(), from, to };
+            AuthorizationPolicy {
+                name: NamespacedName::new("shop", &at.to_string()),
+                action: if deny { Action::Deny } else { Action::Allow },
+                enforcement: if audit { Enforcement::Audit } else { Enforcement::Enforce },
+                service: match service {
+                    0 => Some(NamespacedName::new("shop", "web")),
+                    1 => Some(NamespacedName::new("shop", "other")),
+                    _ => None,
+                },
+                rules: rules.map(rule).collect(),
+            }
+        });
+        made.collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+    #[test]
+    fn judges_as_the_obvious_evaluator_does(policies in any_policies(), deny in any::<bool>()) {
+        let default_action = if deny { Action::Deny } else { Action::Allow };
+        let prepared = prepared(&policies, default_action);
+        let workload = workload(&policies, default_action);
+        let mut callers: Vec<Option<SpiffeId>> = vec![None];
+        for domain in ["a", "b"] {
+            for (namespace, account) in [("x", "p"), ("x", "q"), ("y", "p"), ("y", "q"), ("z", "r")] {
+                let text = format!("spiffe://{domain}/ns/{namespace}/sa/{account}");
+                callers.push(Some(text.parse().expect("an identity")));
+            }
+        }
+        for source in &callers {
+            for address in ["10.0.0.1", "10.1.1.1", "192.0.2.1", "::ffff:10.0.0.1", "fd00::1"] {
+                for port in [80, 81, 8080, 9090] {
+                    let address = address.parse().expect("an address");
+                    let request = Request { source: source.as_ref(), address, port };
+                    prop_assert_eq!(
+                        prepared.judge(request),
+                        obvious::judge(&policies, &workload, request),
+                        "{:?}", request
+                    );
+                }
+            }
+        }
+    }
+}
