@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use mesh_common::{identity::TrustDomain, model::ResourceKind};
 use mesh_controller::{
     captured::Captures,
-    compile::compile,
+    compile::{ObjectStatus, compile, statuses},
     source::{Objects, file::Folder},
 };
 
@@ -35,16 +35,30 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(USAGE));
     }
     let (_, objects) = Folder::load(&args.filename);
-    let (lines, summary) = report(&objects, &args.trust_domain);
+    let (lines, statuses, summary) = report(&objects, &args.trust_domain);
     for line in &lines {
         println!("{line}");
+    }
+    for status in &statuses {
+        println!("{}", line(status));
     }
     println!("{summary}");
     Ok(if lines.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A line a problem, and the summary.
-fn report(objects: &Objects, trust_domain: &TrustDomain) -> (Vec<String>, String) {
+/// What became of one of nodemesh's own objects; what is wrong with it is a line of its own.
+fn line(status: &ObjectStatus) -> String {
+    let ObjectStatus { kind, namespace, name, reason, workloads, .. } = status;
+    let slash = if namespace.is_empty() { "" } else { "/" };
+    let workloads = counted(*workloads, "workload", "workloads");
+    format!("{kind} {namespace}{slash}{name}: {reason}, {workloads}")
+}
+
+/// A line a problem, the status of our own objects, and the summary.
+fn report(
+    objects: &Objects,
+    trust_domain: &TrustDomain,
+) -> (Vec<String>, Vec<ObjectStatus>, String) {
     let index = objects.in_use.values().map(|(object, _)| object).collect();
     let compiled = compile(&index, &Captures::default(), trust_domain);
     let mut problems: Vec<_> =
@@ -65,7 +79,7 @@ fn report(objects: &Objects, trust_domain: &TrustDomain) -> (Vec<String>, String
         counted(count(ResourceKind::Service), "service", "services"),
         counted(count(ResourceKind::AuthorizationPolicy), "policy", "policies"),
     );
-    (lines, summary)
+    (lines, statuses(objects, &compiled), summary)
 }
 
 fn counted(count: usize, one: &str, many: &str) -> String {
@@ -88,7 +102,7 @@ mod tests {
         )?;
         let (_, objects) = Folder::load(&file);
         let trust_domain = TrustDomain::DEFAULT.parse().expect("a literal");
-        let (lines, summary) = report(&objects, &trust_domain);
+        let (lines, statuses, summary) = report(&objects, &trust_domain);
         std::fs::remove_dir_all(&dir)?;
 
         let expected = format!(
@@ -96,6 +110,7 @@ mod tests {
             file.display()
         );
         assert_eq!(lines, [expected]);
+        assert!(statuses.is_empty());
         assert_eq!(summary, "1 object, 1 problem: 0 workloads, 0 services, 0 policies");
         Ok(())
     }

@@ -16,10 +16,14 @@ use crate::{
     object::{Kind, ObjectKey},
 };
 
+mod admission;
 mod authorization;
 mod enrolment;
 mod service;
+mod status;
 mod workload;
+
+pub use status::{ObjectStatus, statuses};
 
 /// What is wrong with an object, seen next to the others.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +61,14 @@ pub fn compile(index: &Index<'_>, captures: &Captures, trust_domain: &TrustDomai
         memberships,
         problems: &mut problems,
     });
+    for policy in index.policies.values() {
+        if let Some(service) = policy.compiled.service.as_ref()
+            && !index.services.contains_key(service)
+        {
+            let reason = format!("Service {service} does not exist, so it is for no pod");
+            problems.add(Kind::AuthorizationPolicy, &policy.compiled.name, reason);
+        }
+    }
     let policies = index.policies.values().map(|policy| policy.compiled.clone());
     let resources = (workloads.into_iter().map(Resource::Workload))
         .chain(services.into_values().map(Resource::Service))

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use mesh_common::model::NamespacedName;
 
-use crate::object::{EndpointSlice, Namespace, Node, Object, Pod, Policy, Service};
+use crate::object::{
+    EndpointSlice, MeshConfig, Namespace, Node, Object, PeerPolicy, Pod, Policy, Service,
+};
 
 /// Every object in use. Iteration is in the order of names, so what is compiled from it does not
 /// depend on the order of arrival.
@@ -22,6 +24,10 @@ pub struct Index<'o> {
     pub slices: BTreeMap<&'o NamespacedName, &'o EndpointSlice>,
     /// AuthorizationPolicies.
     pub policies: BTreeMap<&'o NamespacedName, &'o Policy>,
+    /// PeerPolicies.
+    pub peer_policies: BTreeMap<&'o NamespacedName, &'o PeerPolicy>,
+    /// The MeshConfig.
+    pub config: Option<&'o MeshConfig>,
 }
 
 impl<'o> FromIterator<&'o Arc<Object>> for Index<'o> {
@@ -47,6 +53,10 @@ impl<'o> FromIterator<&'o Arc<Object>> for Index<'o> {
                 Object::AuthorizationPolicy(it) => {
                     index.policies.insert(&it.compiled.name, it);
                 }
+                Object::PeerPolicy(it) => {
+                    index.peer_policies.insert(&it.name, it);
+                }
+                Object::MeshConfig(it) => index.config = Some(it),
             }
         }
         index

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -11,8 +11,8 @@ use tokio::sync::watch;
 
 use crate::{
     captured::{Captures, CapturesFile},
-    compile::compile,
-    private_file::PrivateFileError,
+    compile::{ObjectStatus, compile, statuses},
+    private_file::{self, PrivateFileError},
     source::Objects,
     view::Picture,
 };
@@ -22,16 +22,19 @@ use crate::{
 pub struct Mesh {
     trust_domain: TrustDomain,
     captures_file: CapturesFile,
+    /// Where the status of objects is written, which in a cluster they would carry themselves.
+    status_file: PathBuf,
     state: Mutex<State>,
     /// Only the newest picture is kept: an agent that is slow to take one misses those between.
     picture: watch::Sender<Arc<Picture>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     objects: Objects,
     captures: Captures,
     complaints: BTreeSet<String>,
+    statuses: Vec<ObjectStatus>,
 }
 
 impl Mesh {
@@ -42,10 +45,11 @@ impl Mesh {
     pub fn open(dir: &Path, trust_domain: TrustDomain) -> Result<Self, PrivateFileError> {
         let captures_file = CapturesFile::new(dir);
         let captures = captures_file.load()?;
-        let state = State { objects: Objects::default(), captures, complaints: BTreeSet::new() };
+        let state = State { captures, ..State::default() };
         Ok(Self {
             trust_domain,
             captures_file,
+            status_file: dir.join("status.json"),
             state: Mutex::new(state),
             picture: watch::Sender::new(Arc::default()),
         })
@@ -98,6 +102,21 @@ impl Mesh {
         }
         state.complaints = complaints;
         self.picture.send_replace(Arc::new(Picture::new(&compiled)));
+        self.write_statuses(statuses(&state.objects, &compiled), state);
+    }
+
+    fn write_statuses(&self, statuses: Vec<ObjectStatus>, state: &mut State) {
+        if statuses == state.statuses && self.status_file.exists() {
+            return;
+        }
+        let written = serde_json::to_vec_pretty(&statuses).map_err(|error| error.to_string());
+        let written = written.and_then(|json| {
+            private_file::write(&self.status_file, &json).map_err(|error| error.to_string())
+        });
+        if let Err(error) = written {
+            tracing::warn!(error, "the status of objects is not written");
+        }
+        state.statuses = statuses;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

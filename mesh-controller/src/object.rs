@@ -10,12 +10,15 @@ use mesh_common::model::NamespacedName;
 
 mod endpoint_slice;
 mod fields;
+mod peer;
 mod pod;
 mod policy;
+mod selector;
 mod service;
 
 pub use endpoint_slice::{Endpoint, EndpointSlice, SlicePort};
 pub use fields::{FieldError, is_name, named};
+pub use peer::{MeshConfig, MeshConfigObject, PeerPolicy, PeerPolicyObject};
 pub use pod::Pod;
 pub use policy::{AuthorizationPolicyObject, Policy};
 pub use service::{Service, ServiceAddresses};
@@ -38,17 +41,23 @@ pub enum Kind {
     EndpointSlice,
     /// `nodemesh.dev/v1alpha1` AuthorizationPolicy.
     AuthorizationPolicy,
+    /// `nodemesh.dev/v1alpha1` PeerPolicy.
+    PeerPolicy,
+    /// `nodemesh.dev/v1alpha1` MeshConfig.
+    MeshConfig,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,
         Self::Service,
         Self::EndpointSlice,
         Self::AuthorizationPolicy,
+        Self::PeerPolicy,
+        Self::MeshConfig,
     ];
 
     /// As written in `kind:`.
@@ -60,6 +69,8 @@ impl Kind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
+            Self::PeerPolicy => "PeerPolicy",
+            Self::MeshConfig => "MeshConfig",
         }
     }
 
@@ -68,13 +79,15 @@ impl Kind {
         match self {
             Self::Namespace | Self::Node | Self::Pod | Self::Service => "v1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
-            Self::AuthorizationPolicy => mesh_common::API_VERSION,
+            Self::AuthorizationPolicy | Self::PeerPolicy | Self::MeshConfig => {
+                mesh_common::API_VERSION
+            }
         }
     }
 
     /// Whether objects of this kind live in a namespace.
     pub fn is_namespaced(self) -> bool {
-        !matches!(self, Self::Namespace | Self::Node)
+        !matches!(self, Self::Namespace | Self::Node | Self::MeshConfig)
     }
 }
 
@@ -114,6 +127,10 @@ pub enum Object {
     EndpointSlice(EndpointSlice),
     /// An AuthorizationPolicy.
     AuthorizationPolicy(Policy),
+    /// A PeerPolicy.
+    PeerPolicy(PeerPolicy),
+    /// The MeshConfig.
+    MeshConfig(MeshConfig),
 }
 
 impl Object {
@@ -126,6 +143,8 @@ impl Object {
             Self::Service(it) => (Kind::Service, it.name.clone()),
             Self::EndpointSlice(it) => (Kind::EndpointSlice, it.name.clone()),
             Self::AuthorizationPolicy(it) => (Kind::AuthorizationPolicy, it.compiled.name.clone()),
+            Self::PeerPolicy(it) => (Kind::PeerPolicy, it.name.clone()),
+            Self::MeshConfig(_) => (Kind::MeshConfig, MeshConfig::name()),
         };
         ObjectKey { kind, name }
     }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use mesh_common::{SYSTEM_NAMESPACE, model::NamespacedName};
+use mesh_common::{
+    SYSTEM_NAMESPACE,
+    model::{Membership, NamespacedName},
+};
 
 use crate::{
     index::Index,
@@ -24,13 +27,18 @@ impl<'o> Attachments<'o> {
     }
 
     /// The names of the policies that apply to `pod`, sorted: those of its own namespace, and those
-    /// of nodemesh-system, which are for the whole mesh.
-    pub fn of(&self, pod: &Pod) -> Vec<NamespacedName> {
+    /// of nodemesh-system, which are for the whole mesh; for a Service, where it stands behind it.
+    pub fn of(&self, pod: &Pod, memberships: &[Membership]) -> Vec<NamespacedName> {
+        let is_behind = |policy: &&&Policy| {
+            let service = policy.compiled.service.as_ref();
+            service.is_none_or(|service| memberships.iter().any(|it| it.service == *service))
+        };
         let mut names: Vec<NamespacedName> = [&*pod.name.namespace, SYSTEM_NAMESPACE]
             .into_iter()
             .filter_map(|namespace| self.by_namespace.get(namespace))
             .flatten()
             .filter(|policy| selects(&policy.match_labels, &pod.labels))
+            .filter(is_behind)
             .map(|policy| policy.compiled.name.clone())
             .collect();
         names.sort();
@@ -39,6 +47,6 @@ impl<'o> Attachments<'o> {
     }
 }
 
-fn selects(selector: &Labels, labels: &Labels) -> bool {
+pub(super) fn selects(selector: &Labels, labels: &Labels) -> bool {
     selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }

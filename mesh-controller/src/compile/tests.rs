@@ -382,3 +382,145 @@ fn policies_apply_by_namespace_and_labels() {
         assert_eq!(names, expected, "{pod}");
     }
 }
+
+/// Objects of one kind, in flow style.
+fn ours(kind: &str, name: &str, spec: &str) -> String {
+    let (namespace, name) = name.split_once('/').expect("namespace/name");
+    let namespace =
+        if namespace.is_empty() { String::new() } else { format!(", namespace: {namespace}") };
+    format!(
+        "\n---\napiVersion: nodemesh.dev/v1alpha1\nkind: {kind}\n\
+         metadata: {{name: {name}{namespace}}}\nspec: {{{spec}}}\n"
+    )
+}
+
+#[test]
+fn the_most_telling_peer_policy_holds() {
+    use mesh_common::model::{Action, PeerMode, PortMode};
+    let pods = pod("shop/a", "10.0.0.1", "") + &pod("shop/b", "10.0.0.2", "");
+    let config =
+        ours("MeshConfig", "/default", "authorization: {default: DENY}, peer: {mode: STRICT}");
+    let admission = |yaml: &str, name: &str| {
+        let all = compiled_with(&format!("{NAMESPACES}{pods}{yaml}"), &Captures::default());
+        let key = ResourceKey {
+            kind: mesh_common::model::ResourceKind::Workload,
+            name: NamespacedName::new("shop", name),
+        };
+        match &all.resources[&key] {
+            Resource::Workload(workload) => workload.admission.clone(),
+            _ => panic!("no workload"),
+        }
+    };
+    assert_eq!(admission("", "a"), Default::default());
+    let by_config = admission(&config, "a");
+    assert_eq!(by_config.default_action, Action::Deny);
+    assert_eq!((by_config.peer_mode, by_config.peer_policy), (PeerMode::Strict, None));
+
+    let of_mesh = ours("PeerPolicy", "nodemesh-system/mesh", "mode: STRICT");
+    let of_namespace = ours("PeerPolicy", "shop/all", "mode: PERMISSIVE");
+    let of_pod = ours(
+        "PeerPolicy",
+        "shop/a",
+        "selector: {matchLabels: {app: a}}, mode: STRICT, ports: [{port: 80, mode: PERMISSIVE}]",
+    );
+    let policies = of_mesh.clone() + &of_namespace + &of_pod;
+    assert_eq!(admission(&of_mesh, "a").peer_mode, PeerMode::Strict);
+    assert_eq!(admission(&policies, "b").peer_policy, Some(NamespacedName::new("shop", "all")));
+    let a = admission(&policies, "a");
+    assert_eq!(a.peer_mode, PeerMode::Strict);
+    assert_eq!(a.port_modes, [PortMode { port: 80, mode: PeerMode::Permissive }]);
+}
+
+#[test]
+fn a_policy_for_a_service_is_for_the_pods_behind_it() {
+    let yaml = NAMESPACES.to_owned()
+        + &pod("shop/a", "10.0.0.1", "")
+        + &pod("shop/b", "10.0.0.2", "")
+        + &service("shop/web", "clusterIP: 10.96.0.1, ports: [{port: 80, targetPort: 8080}]")
+        + &slice("shop/web-1", "web", "{port: 8080}", "{addresses: [10.0.0.1]}")
+        + &policy("shop/web", "targetRef: {kind: Service, name: web}")
+        + &policy("shop/lost", "targetRef: {kind: Service, name: lost}");
+    let compiled = compiled_with(&yaml, &Captures::default());
+    let policies = |name: &str| {
+        let workloads = compiled.resources.values().filter_map(|it| match it {
+            Resource::Workload(workload) if &*workload.name.name == name => Some(workload),
+            _ => None,
+        });
+        workloads.flat_map(|it| it.authorization_policies.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(policies("a"), [NamespacedName::new("shop", "web")]);
+    assert_eq!(policies("b"), []);
+    let reasons: Vec<_> = compiled.problems.iter().map(|it| it.reason.as_str()).collect();
+    assert_eq!(reasons, ["Service shop/lost does not exist, so it is for no pod"]);
+}
+
+#[test]
+fn our_own_objects_have_a_status() {
+    let file: Arc<Path> = Path::new("objects.yaml").into();
+    let yaml = NAMESPACES.to_owned()
+        + &pod("shop/a", "10.0.0.1", "")
+        + &policy("shop/all", "")
+        + &policy("shop/lost", "targetRef: {kind: Service, name: lost}")
+        + &policy("shop/bad", "rules: [{from: [{ipBlocks: [10.1.0.0/8]}]}]")
+        + &ours("PeerPolicy", "shop/strict", "mode: STRICT")
+        + &ours("MeshConfig", "/default", "peer: {mode: STRICT}");
+    let files = BTreeMap::from([(file.clone(), Ok(yaml::parse(&file, &yaml)))]);
+    let objects = Merger::default().merge(&files);
+    let index = objects.in_use.values().map(|(object, _)| object).collect();
+    let trust_domain = TrustDomain::DEFAULT.parse().expect("a literal");
+    let compiled = compile(&index, &Captures::default(), &trust_domain);
+    let statuses = statuses(&objects, &compiled);
+    let short: Vec<_> =
+        statuses.iter().map(|it| (&*it.name, it.accepted, it.reason, it.workloads)).collect();
+    assert_eq!(
+        short,
+        [
+            ("all", true, "Accepted", 1),
+            ("bad", false, "Invalid", 0),
+            ("lost", true, "Problem", 0),
+            ("strict", true, "Accepted", 1),
+            ("default", true, "Accepted", 1),
+        ]
+    );
+    assert!(statuses[1].message.contains("write 10.0.0.0/8"), "{}", statuses[1].message);
+}
+
+#[test]
+fn what_policies_cannot_mean_is_refused() {
+    let file: Arc<Path> = Path::new("objects.yaml").into();
+    for (yaml, reason) in [
+        (
+            policy(
+                "shop/a",
+                "selector: {matchLabels: {a: b}}, targetRef: {kind: Service, name: w}",
+            ),
+            "beside",
+        ),
+        (policy("shop/a", "targetRef: {kind: Pod, name: w}"), "write Service"),
+        (policy("shop/a", "targetRef: {kind: Service, name: w, namespace: x}"), "namespace"),
+        (policy("shop/a", "enforcement: MAYBE"), "MAYBE"),
+        (
+            policy("shop/a", "rules: [{from: [{principals: [\"cluster.local/ns/sh*\"]}]}]"),
+            "whole parts",
+        ),
+        (policy("shop/a", "rules: [{from: [{serviceAccounts: [web]}]}]"), "namespace/name"),
+        (policy("shop/a", "rules: [{from: [{notNamespaces: []}]}]"), "empty list"),
+        (policy("shop/a", "rules: [{to: [{notPorts: [0]}]}]"), "65535"),
+        (ours("PeerPolicy", "shop/a", "mode: DISABLE"), "DISABLE"),
+        (ours("PeerPolicy", "shop/a", ""), "mode"),
+        (
+            ours(
+                "PeerPolicy",
+                "shop/a",
+                "mode: STRICT, ports: [{port: 1, mode: STRICT}, {port: 1, mode: STRICT}]",
+            ),
+            "twice",
+        ),
+        (ours("MeshConfig", "/other", ""), "default"),
+        (ours("MeshConfig", "/default", "peer: {strict: true}"), "strict"),
+    ] {
+        let parsed = yaml::parse(&file, &yaml);
+        let errors: Vec<_> = parsed.iter().filter_map(|it| it.object.as_ref().err()).collect();
+        assert!(errors.len() == 1 && errors[0].contains(reason), "{yaml}: {errors:?}");
+    }
+}

@@ -8,10 +8,10 @@ use std::{
 
 use mesh_common::{
     identity::{SpiffeId, TrustDomain},
-    model::{NamespacedName, Workload},
+    model::{Admission, NamespacedName, Workload},
 };
 
-use super::{Memberships, Problems, authorization::Attachments};
+use super::{Memberships, Problems, admission::Admissions, authorization::Attachments};
 use crate::{
     captured::Captures,
     index::Index,
@@ -87,6 +87,7 @@ pub(super) fn workloads(inputs: Inputs<'_, '_>) -> Vec<Workload> {
     let Inputs { index, pods, enrolled, captures, trust_domain, mut memberships, problems } =
         inputs;
     let attachments = Attachments::new(index);
+    let admissions = Admissions::new(index, problems);
     let mut workloads = Vec::new();
     for (name, (pod, addresses)) in pods.pods {
         let identity = match identity(pod, trust_domain) {
@@ -97,6 +98,7 @@ pub(super) fn workloads(inputs: Inputs<'_, '_>) -> Vec<Workload> {
             }
         };
         let enrolled = enrolled.contains(name);
+        let memberships = memberships.of_pods.remove(name).unwrap_or_default();
         let captured =
             enrolled && pod.node.as_ref().is_some_and(|node| captures.holds(node, &pod.uid));
         workloads.push(Workload {
@@ -107,12 +109,15 @@ pub(super) fn workloads(inputs: Inputs<'_, '_>) -> Vec<Workload> {
             identity,
             enrolled,
             captured,
-            memberships: memberships.of_pods.remove(name).unwrap_or_default(),
             authorization_policies: match enrolled {
-                true => attachments.of(pod),
+                true => attachments.of(pod, &memberships),
                 false => Vec::new(),
             },
-            admission: Default::default(),
+            admission: match enrolled {
+                true => admissions.of(pod),
+                false => Admission::default(),
+            },
+            memberships,
         });
     }
     workloads.extend(memberships.others.into_iter().map(|(name, endpoint)| Workload {

@@ -17,7 +17,10 @@ use super::{
     Parsed, Place,
     node::{Node, TreeError, Value},
 };
-use crate::object::{AuthorizationPolicyObject, FieldError, Kind, Object, ObjectKey, named};
+use crate::object::{
+    AuthorizationPolicyObject, FieldError, Kind, MeshConfigObject, Object, ObjectKey,
+    PeerPolicyObject, named,
+};
 
 /// No Kubernetes object needs aliases; this many let people save some typing in a file, and keep
 /// a document from growing by more than a few hundred kilobytes.
@@ -220,6 +223,8 @@ fn object(node: &Node, kind: Kind) -> Result<Object, TreeError> {
         Kind::AuthorizationPolicy => {
             Object::AuthorizationPolicy(read::<AuthorizationPolicyObject, _>(node)?)
         }
+        Kind::PeerPolicy => Object::PeerPolicy(read::<PeerPolicyObject, _>(node)?),
+        Kind::MeshConfig => Object::MeshConfig(read::<MeshConfigObject, _>(node)?),
     })
 }
 

@@ -1,0 +1,91 @@
+//! What became of each of nodemesh's own objects, as their status says: pure.
+
+use std::collections::BTreeMap;
+
+use mesh_common::model::{Resource, Workload};
+use serde::Serialize;
+
+use super::Compiled;
+use crate::{
+    object::{Kind, Object, ObjectKey},
+    source::Objects,
+};
+
+/// The status of a MeshConfig, PeerPolicy or AuthorizationPolicy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectStatus {
+    /// The kind.
+    pub kind: &'static str,
+    /// The namespace; empty for a MeshConfig.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+    /// Whether the object, as it is written now, is in use.
+    pub accepted: bool,
+    /// Why, in one word: `Accepted`, `Invalid`, or `Problem` where it is in use but not as it
+    /// seems to be meant.
+    pub reason: &'static str,
+    /// Why, for people; empty where there is nothing to say.
+    pub message: String,
+    /// `metadata.generation` of the version in use.
+    pub observed_generation: Option<i64>,
+    /// The enrolled workloads that it is in effect for.
+    pub workloads: usize,
+}
+
+/// The status of every object of ours, by kind and name.
+pub fn statuses(objects: &Objects, compiled: &Compiled) -> Vec<ObjectStatus> {
+    let mut statuses = BTreeMap::new();
+    for (key, (object, _)) in &objects.in_use {
+        let generation = match &**object {
+            Object::AuthorizationPolicy(it) => it.generation,
+            Object::PeerPolicy(it) => it.generation,
+            Object::MeshConfig(it) => it.generation,
+            _ => continue,
+        };
+        let mut status = status(key, compiled);
+        status.observed_generation = generation;
+        statuses.insert(key.clone(), status);
+    }
+    for problem in &compiled.problems {
+        if let Some(status) = statuses.get_mut(&problem.object) {
+            status.reason = "Problem";
+            status.message.clone_from(&problem.reason);
+        }
+    }
+    for refusal in &objects.refusals {
+        let Some(key) = refusal.object.as_ref().filter(|key| is_ours(key.kind)) else { continue };
+        let status = statuses.entry(key.clone()).or_insert_with(|| status(key, compiled));
+        status.accepted = false;
+        status.reason = "Invalid";
+        status.message = format!("{}: {}", refusal.place, refusal.reason);
+    }
+    statuses.into_values().collect()
+}
+
+fn is_ours(kind: Kind) -> bool {
+    matches!(kind, Kind::AuthorizationPolicy | Kind::PeerPolicy | Kind::MeshConfig)
+}
+
+fn status(key: &ObjectKey, compiled: &Compiled) -> ObjectStatus {
+    let is_concerned = |workload: &&Workload| match key.kind {
+        Kind::AuthorizationPolicy => workload.authorization_policies.contains(&key.name),
+        Kind::PeerPolicy => workload.admission.peer_policy.as_ref() == Some(&key.name),
+        _ => true,
+    };
+    let workloads = compiled.resources.values().filter_map(|resource| match resource {
+        Resource::Workload(workload) if workload.enrolled => Some(workload),
+        _ => None,
+    });
+    ObjectStatus {
+        kind: key.kind.name(),
+        namespace: key.name.namespace.to_string(),
+        name: key.name.name.to_string(),
+        accepted: true,
+        reason: "Accepted",
+        message: String::new(),
+        observed_generation: None,
+        workloads: workloads.filter(is_concerned).count(),
+    }
+}
