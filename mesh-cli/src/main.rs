@@ -8,6 +8,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 mod agents;
+mod authz;
 mod flows;
 mod output;
 mod status;
@@ -29,6 +30,8 @@ enum Command {
     Flows(flows::Args),
     /// Show what the agents of this machine do, and what is wrong
     Status(status::Args),
+    /// Say who may call whom, and which policy decides
+    Authz(authz::Args),
     /// Check Kubernetes YAML offline, as the controller would read it
     Validate(validate::Args),
     /// Print a completion script for a shell
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Flows(args) => flows::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Authz(args) => authz::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "nodemesh", &mut io::stdout());
