@@ -11,7 +11,7 @@ use mesh_agent::{
     control::{
         connection::{Address, Connection},
         enrolment::EnrolmentThread,
-        kernel::Kernel,
+        kernel::{Kernel, Told},
         persist,
     },
     identity::{Certificates, Store, renewal},
@@ -141,8 +141,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         sockets: capture.sockets(),
         snapshot: Arc::clone(&snapshot),
         certificates: Arc::clone(&certificates),
-        observer,
+        observer: Arc::clone(&observer),
     };
+    let told = Told { node: Arc::clone(&node), observer, snapshot: Arc::clone(&snapshot) };
     let proxy = ProxyConfig { node, workers: config.workers() };
     let proxy = Arc::new(Proxy::start(proxy, dependencies).context("cannot start the proxy")?);
 
@@ -152,7 +153,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         certificates: Arc::clone(&certificates),
         status: Arc::clone(&status),
     };
-    let kernel = Kernel::new(capture, proxy, config.paths.pod_netns.clone());
+    let kernel = Kernel::new(capture, proxy, config.paths.pod_netns.clone(), told);
     let reports = enrolment.start(kernel).context("cannot start a thread")?;
     tokio::spawn(persist::keep(Arc::clone(&snapshot), Arc::clone(&status), stored));
     let connection = Connection {

@@ -7,6 +7,8 @@ use tokio::sync::broadcast;
 pub mod flow;
 pub mod metrics;
 mod ring;
+pub mod sock_diag;
+pub mod unmeshed;
 
 use flow::{Edge, Flow, FlowFilter};
 use metrics::Metrics;

@@ -12,8 +12,13 @@ use mesh_common::{bpf::InboundMode, model::Workload};
 
 use super::enrolment::Captor;
 use crate::{
-    capture::{Capture, CaptureError, HookState},
+    capture::{Capture, CaptureError, HookState, netns::Netns},
+    observe::{
+        Observer,
+        unmeshed::{self, Unmeshed},
+    },
     proxy::Proxy,
+    snapshot::Snapshot,
     status::Hook,
 };
 
@@ -23,6 +28,17 @@ pub struct Kernel {
     proxy: Arc<Proxy>,
     pod_netns: String,
     places: HashMap<Arc<str>, Place>,
+    told: Told,
+}
+
+/// Who is told what was found when a pod was captured.
+pub struct Told {
+    /// The node's name.
+    pub node: Arc<str>,
+    /// Where flows go.
+    pub observer: Arc<Observer>,
+    /// Who is where.
+    pub snapshot: Arc<Snapshot>,
 }
 
 /// A network namespace and where it was found. The proxy's descriptors keep its number from
@@ -35,8 +51,8 @@ struct Place {
 
 impl Kernel {
     /// A captor whose pods' namespaces are found by `pod_netns`, with `{namespace}` and `{pod}`.
-    pub fn new(capture: Capture, proxy: Arc<Proxy>, pod_netns: String) -> Self {
-        Self { capture, proxy, pod_netns, places: HashMap::new() }
+    pub fn new(capture: Capture, proxy: Arc<Proxy>, pod_netns: String, told: Told) -> Self {
+        Self { capture, proxy, pod_netns, places: HashMap::new(), told }
     }
 
     fn place(&self, pod: &Workload) -> Option<Place> {
@@ -44,12 +60,30 @@ impl Kernel {
         let path = PathBuf::from(path.replace("{pod}", &pod.name.name));
         Some(Place { number: number(&path)?, path })
     }
+
+    /// What a pod that was not in the mesh has open.
+    fn unmeshed(&self, pod: &Workload, place: Option<&Place>) -> Vec<Unmeshed> {
+        let Some(place) = place else { return Vec::new() };
+        // Of a pod that an earlier agent had captured, or that still drains, connections of the
+        // mesh are open as well, and nothing tells them apart.
+        if self.capture.adopted().contains(&pod.uid) || self.proxy.is_serving(&pod.uid) {
+            return Vec::new();
+        }
+        let listed = Netns::open(&place.path).map_err(|error| error.to_string());
+        let listed =
+            listed.and_then(|netns| unmeshed::list(&netns).map_err(|error| error.to_string()));
+        listed.unwrap_or_else(|error| {
+            tracing::warn!(pod = %pod.name, %error, "cannot list the pod's open connections");
+            Vec::new()
+        })
+    }
 }
 
 impl Captor for Kernel {
     fn capture(&mut self, pod: &Workload, mode: InboundMode) -> Result<(), String> {
         // Looked up first: where it is replaced meanwhile, the next look finds that out.
         let place = self.place(pod);
+        let before = self.unmeshed(pod, place.as_ref());
         let serve = |pod, listeners| {
             self.proxy.serve(pod, listeners);
             Ok(())
@@ -59,6 +93,8 @@ impl Captor for Kernel {
             self.proxy.forget(&pod.uid);
             return Err(error.to_string());
         }
+        let Told { node, observer, snapshot } = &self.told;
+        unmeshed::report(&before, observer, snapshot, node, pod);
         if let Some(place) = place {
             self.places.insert(Arc::clone(&pod.uid), place);
         }

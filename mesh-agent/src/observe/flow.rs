@@ -79,6 +79,8 @@ pub enum Security {
     Local,
     /// Nothing.
     Plaintext,
+    /// Unknown: the connection is older than its pod's membership, and no proxy carries it.
+    Unmeshed,
 }
 
 /// What is known of a connection before it ends, as metrics tell connections apart.
@@ -138,6 +140,7 @@ impl Security {
             Self::Mtls => "mtls",
             Self::Local => "local",
             Self::Plaintext => "plaintext",
+            Self::Unmeshed => "unmeshed",
         }
     }
 }
@@ -198,6 +201,7 @@ impl From<Security> for v1::Security {
             Security::Mtls => Self::Mtls,
             Security::Local => Self::Local,
             Security::Plaintext => Self::Plaintext,
+            Security::Unmeshed => Self::Unmeshed,
         }
     }
 }

@@ -8,16 +8,25 @@
 //! connections of one address, port and destination hang both.
 
 use std::{
+    collections::HashMap,
     fs, io,
     net::{IpAddr, SocketAddr},
-    sync::atomic::{AtomicU32, Ordering},
+    pin::pin,
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use socket2::Socket;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time};
 
-use super::{dial, pod::ServedPod};
-use crate::capture::{enroll::Pod, netns::Netns, routing::DELIVERY_MARK, sockets::SocketTable};
+use super::{LOCK, dial, pod::ServedPod};
+use crate::{
+    capture::{enroll::Pod, netns::Netns, routing::DELIVERY_MARK, sockets::SocketTable},
+    observe::sock_diag::{State, tcp_sockets},
+};
 
 /// The lowest source port that is used: system ports are left alone (RFC 6335, section 6).
 const LOWEST: u16 = 1024;
@@ -30,6 +39,11 @@ const ENOUGH: u32 = 4096;
 /// same. With 30,000 connections of one caller to one port, nineteen of twenty ports are taken,
 /// and one in a million connections finds none.
 const ATTEMPTS: usize = 256;
+/// How long an application may take to answer before its listener is looked at: over loopback the
+/// answer is there when the call returns, unless it was dropped or went elsewhere.
+const SUSPICIOUS: Duration = Duration::from_millis(100);
+/// How long a listener with a mark is remembered.
+const REMEMBERED: Duration = Duration::from_secs(60);
 
 /// The source ports for deliveries in one pod, given out in turn.
 pub(super) struct SourcePorts {
@@ -80,6 +94,35 @@ impl SourcePorts {
     }
 }
 
+/// Ports on which a pod listens with a mark of its own.
+///
+/// Such a listener's answers carry its mark and not ours, so they leave the pod instead of
+/// reaching us. It is called from the pod's own address, which needs no mark.
+#[derive(Default)]
+pub(super) struct Marked(Mutex<HashMap<u16, Instant>>);
+
+impl Marked {
+    /// Whether the port was found to be so lately.
+    fn contains(&self, port: u16) -> bool {
+        let ports = self.0.lock().expect(LOCK);
+        ports.get(&port).is_some_and(|found| found.elapsed() < REMEMBERED)
+    }
+
+    /// Asks the kernel about a listener that does not answer.
+    fn look(&self, netns: &Netns, to: SocketAddr) -> bool {
+        let listeners = tcp_sockets(netns, State::Listening).unwrap_or_default();
+        let is_marked = listeners.iter().any(|listener| {
+            let ip = listener.local.ip();
+            let is_asked = ip == to.ip() || ip.is_unspecified();
+            is_asked && listener.local.port() == to.port() && listener.mark != 0
+        });
+        if is_marked {
+            self.0.lock().expect(LOCK).insert(to.port(), Instant::now());
+        }
+        is_marked
+    }
+}
+
 fn parse(range: &str) -> Option<(u16, u16)> {
     let mut words = range.split_whitespace().map(str::parse);
     match (words.next()?, words.next()?) {
@@ -100,6 +143,9 @@ pub(super) async fn connect(
         // A tunnel over one family to an address of the other: there is no address to keep.
         return dial::connect(sockets, pod, to, pod.netns.cookie()).await;
     }
+    if served.marked.contains(to.port()) {
+        return dial::connect(sockets, pod, to, pod.netns.cookie()).await;
+    }
     for attempt in 0..ATTEMPTS {
         let socket = open(sockets, pod, to, caller)?;
         let source = SocketAddr::new(caller, served.source_ports.choose(attempt));
@@ -107,7 +153,18 @@ pub(super) async fn connect(
             Err(error) if is_taken(&error) => continue,
             bound => bound?,
         }
-        match dial::finish(socket, to).await {
+        let mut connecting = pin!(dial::finish(socket, to));
+        let connected = tokio::select! {
+            biased;
+            connected = &mut connecting => connected,
+            () = time::sleep(SUSPICIOUS) => {
+                if served.marked.look(&pod.netns, to) {
+                    return dial::connect(sockets, pod, to, pod.netns.cookie()).await;
+                }
+                connecting.await
+            }
+        };
+        match connected {
             Err(error) if is_taken(&error) => continue,
             connected => return connected,
         }

@@ -11,7 +11,10 @@ use std::{
 use mesh_common::ports;
 use tokio::sync::watch;
 
-use super::{deliver::SourcePorts, failure::Failure};
+use super::{
+    deliver::{Marked, SourcePorts},
+    failure::Failure,
+};
 use crate::capture::enroll::Pod;
 
 /// The life of a served pod, in order.
@@ -30,6 +33,7 @@ pub struct ServedPod {
     /// The pod itself.
     pub pod: Arc<Pod>,
     pub(super) source_ports: SourcePorts,
+    pub(super) marked: Marked,
     /// Shared with earlier captures of the same pod, whose connections need its rule and
     /// settings as much.
     connections: Arc<AtomicUsize>,
@@ -43,7 +47,7 @@ impl ServedPod {
         let source_ports = SourcePorts::of(&pod.netns);
         let connections =
             earlier.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.connections));
-        Self { pod, source_ports, connections, state }
+        Self { pod, source_ports, marked: Marked::default(), connections, state }
     }
 
     /// Counts a connection for as long as the guard lives.

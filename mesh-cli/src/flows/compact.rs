@@ -57,7 +57,9 @@ fn security(security: v1::Security, palette: Palette) -> String {
     let tone = match security {
         v1::Security::Mtls => Tone::Good,
         v1::Security::Local => return text,
-        v1::Security::Plaintext | v1::Security::Unspecified => Tone::Notable,
+        v1::Security::Plaintext | v1::Security::Unmeshed | v1::Security::Unspecified => {
+            Tone::Notable
+        }
     };
     palette.paint(tone, &text)
 }

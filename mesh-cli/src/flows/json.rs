@@ -86,6 +86,7 @@ pub fn security(security: v1::Security) -> &'static str {
         v1::Security::Mtls => "mtls",
         v1::Security::Local => "local",
         v1::Security::Plaintext => "plaintext",
+        v1::Security::Unmeshed => "unmeshed",
         v1::Security::Unspecified => "unknown",
     }
 }

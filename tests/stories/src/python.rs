@@ -5,7 +5,7 @@ use anyhow::Result;
 use mesh_harness::{Pod, process::Place};
 
 /// Debian's own, whatever else is called `python3` here.
-const PYTHON: &str = "/usr/bin/python3";
+pub const PYTHON: &str = "/usr/bin/python3";
 
 /// What every program starts with.
 pub const PRELUDE: &str = "

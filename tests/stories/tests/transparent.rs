@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use mesh_harness::{Mesh, cgroup, layout::url_host, mesh::READY, objects, process::Place, wait};
 use mesh_stories::{
     WEB,
-    python::{python, python_in, serve_python},
+    python::{PRELUDE, PYTHON, python, python_in, serve_python},
     shop,
 };
 
@@ -399,5 +399,60 @@ fn an_application_on_a_port_of_the_mesh_is_named() -> Result<()> {
         mesh.objects().apply_namespace("legacy", false)?;
         client.stop_servers();
     }
+    Ok(())
+}
+
+#[test]
+fn applications_that_listen_with_a_mark_hear_from_the_pods_own_address() -> Result<()> {
+    const MARKED: &str = "
+l = socket(AF_INET); l.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1); l.setsockopt(SOL_SOCKET, 36, 7)
+l.bind(('0.0.0.0', int(sys.argv[1]))); l.listen()
+while True:
+    s, _ = l.accept()
+    s.sendall(s.recv(100).replace(b'hello', s.getpeername()[0].encode())); s.close()
+";
+    let mesh = echoes("marked-listener")?;
+    let web = mesh.pod("shop/web");
+    serve_python(web, 9000, MARKED)?;
+    for _ in 0..2 {
+        let program = "
+s = tcp('10.0.0.1'); s.connect(address(sys.argv[1])); s.sendall(b'hello')
+print(s.recv(100).decode())
+";
+        let to = at(web.ipv4(), 9000);
+        assert_eq!(python(mesh.pod("shop/frontend"), program, &[&to])?, web.ipv4().to_string());
+    }
+    Ok(())
+}
+
+#[test]
+fn connections_from_before_live_on_and_are_called_unmeshed() -> Result<()> {
+    const HOLD: &str = "
+s = tcp('10.0.0.1'); s.connect(address(sys.argv[1]))
+while True:
+    talk(s); print('alive', flush=True); time.sleep(0.1)
+";
+    let mesh = shop("from-before").lay_out()?;
+    let (frontend, web) = (mesh.pod("shop/frontend"), mesh.pod("shop/web"));
+    web.serve_peer(8080, &["echo"])?;
+    let to = at(web.ipv4(), 8080);
+    let mut held = frontend.spawn(&[PYTHON, "-c", &format!("{PRELUDE}\n{HOLD}"), &to])?;
+    held.wait_for_line("alive", READY)?;
+    mesh.start_daemons()?;
+    for reporter in ["source", "destination"] {
+        mesh.flow(&[
+            ("reporter", reporter),
+            ("source/pod", "shop/frontend"),
+            ("destination/pod", "shop/web"),
+            ("destination/address", &to),
+            ("security", "unmeshed"),
+        ])?;
+    }
+    let known = held.log().matches("alive").count();
+    wait::until("the connection to go on", READY, || {
+        Ok((held.log().matches("alive").count() > known + 10).then_some(()))
+    })?;
+    assert_eq!(mesh.flows()?.len(), 2, "each side tells it once: {:?}", mesh.flows()?);
+    assert_eq!(held.ended()?, None, "{}", held.log());
     Ok(())
 }
