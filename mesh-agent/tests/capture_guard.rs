@@ -8,6 +8,10 @@ use std::{
     process::Command,
 };
 
+use aya::{
+    Ebpf,
+    programs::{LinkOrder, SchedClassifier, TcAttachType, tc::TcAttachOptions},
+};
 use mesh_agent::capture::{Capture, HookState};
 use mesh_common::bpf::InboundMode;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -275,6 +279,30 @@ fn guards_rule_and_settings_that_are_taken_away_are_put_back() {
         let state = state(&states, name);
         assert!(!state.attached && state.repairs == 1 && state.error.is_none(), "{state:?}");
     }
+    let states = capture.verify_and_repair();
+    assert!(states.iter().all(|state| state.attached), "{states:?}");
+    let syn = || send_raw(&world, "10.99.0.2", 6, false, &tcp(SYN));
+    assert_eq!(dropped(&capture, syn), [1, 0, 0]);
+}
+
+#[test]
+fn a_program_that_comes_to_stand_before_a_guard_is_overtaken() {
+    let world = World::new();
+    let mut capture = world.start();
+    let _served = world.capture(&mut capture, "a", InboundMode::Pass);
+    // A guard of no pod, which lets everything pass: anybody's program would do.
+    let object = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/mesh-ebpf.o");
+    let mut programs = Ebpf::load_file(object).expect("cargo xtask ebpf has built it");
+    let program = programs.program_mut("guard_pod").expect("it is there");
+    let program: &mut SchedClassifier = program.try_into().expect("its kind");
+    program.load().expect("the kernel takes it");
+    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+    world
+        .in_pod("a", || program.attach_with_options("eth0", TcAttachType::Egress, first))
+        .expect("attached");
+    let states = capture.verify_and_repair();
+    let guard = state(&states, "guard_pod test/a");
+    assert!(!guard.attached && guard.repairs == 1 && guard.error.is_none(), "{guard:?}");
     let states = capture.verify_and_repair();
     assert!(states.iter().all(|state| state.attached), "{states:?}");
     let syn = || send_raw(&world, "10.99.0.2", 6, false, &tcp(SYN));
