@@ -5,6 +5,7 @@
 
 mod ping;
 mod relay;
+mod verdicts;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -44,6 +45,13 @@ enum Command {
         #[arg(long, default_value_t = 1_000)]
         count: usize,
     },
+    /// Judges by many policies attached to one workload, and prints p50 and p99 in microseconds as
+    /// JSON.
+    Verdicts {
+        /// Policies.
+        #[arg(long, default_value_t = 10_000)]
+        policies: usize,
+    },
 }
 
 #[derive(clap::Args)]
@@ -69,5 +77,6 @@ fn main() -> anyhow::Result<()> {
         Command::Echo { listen } => ping::echo(listen),
         Command::Ping { connect, count } => ping::ping(connect, count),
         Command::Hold { connect, count } => ping::hold(connect, count),
+        Command::Verdicts { policies } => verdicts::run(policies),
     }
 }
