@@ -26,6 +26,7 @@ pub struct MeshBuilder {
     services: Vec<(String, String, u16, u16)>,
     meshed: BTreeSet<String>,
     folder: Option<PathBuf>,
+    agent_flags: Vec<String>,
     quiet: bool,
 }
 
@@ -38,6 +39,7 @@ impl MeshBuilder {
             services: Vec::new(),
             meshed: BTreeSet::new(),
             folder: None,
+            agent_flags: Vec::new(),
             quiet: false,
         }
     }
@@ -69,6 +71,12 @@ impl MeshBuilder {
     /// Serves a copy of this folder instead of objects made from pods and services.
     pub fn objects_from(mut self, folder: &Path) -> Self {
         self.folder = Some(folder.to_owned());
+        self
+    }
+
+    /// Starts the agents with further flags.
+    pub fn agent_flags(mut self, flags: &[&str]) -> Self {
+        self.agent_flags.extend(flags.iter().map(ToString::to_string));
         self
     }
 
@@ -124,7 +132,7 @@ impl Mesh {
             Some(folder) => self.copy_objects(folder)?,
             None => self.write_objects(&builder)?,
         }
-        self.define_daemons()
+        self.define_daemons(&builder.agent_flags)
     }
 
     fn copy_objects(&self, folder: &Path) -> Result<()> {
@@ -161,7 +169,7 @@ impl Mesh {
         Ok(())
     }
 
-    fn define_daemons(&mut self) -> Result<()> {
+    fn define_daemons(&mut self, agent_flags: &[String]) -> Result<()> {
         let text = |path: PathBuf| path_text(&path);
         let first = &self.nodes[0];
         let controller = vec![
@@ -190,6 +198,7 @@ impl Mesh {
                 "--admin-socket".to_owned(),
                 text(self.layout.socket(&node.name)),
             ]);
+            agent.extend_from_slice(agent_flags);
             daemons.push((agent_name(&node.name), node.place.clone(), agent));
         }
         for (name, place, command_line) in daemons {
