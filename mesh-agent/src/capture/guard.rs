@@ -7,7 +7,7 @@ use mesh_common::model::NamespacedName;
 use super::{
     enroll::Pod,
     interface::{self, PodLink},
-    kernel::LoadedProgram,
+    kernel::{GuardPrograms, LoadedProgram},
     links::{HookState, LinkError, PinnedLink, Place, Wanted},
     pins::{self, Pins},
     routing::RoutingError,
@@ -43,10 +43,14 @@ pub enum GuardError {
     Link(#[from] LinkError),
 }
 
-/// The guards of one pod.
+/// What is said of every pod where the kernel cannot attach the guards.
+const NO_TCX: &str = "the guards need Linux 6.6 (TCX): until then frames that a container makes \
+    itself are not stopped; drop CAP_NET_RAW and CAP_NET_ADMIN in the pod's containers";
+
+/// The guards of one pod, each where it can be.
 pub struct Guards {
     pod: Arc<Pod>,
-    inside: PinnedLink,
+    inside: Option<PinnedLink>,
     outside: Option<PinnedLink>,
 }
 
@@ -55,9 +59,12 @@ impl Guards {
     pub fn establish(
         pod: &Arc<Pod>,
         pins: &Pins,
-        guard_pod: LoadedProgram,
-        guard_host: LoadedProgram,
+        programs: Option<GuardPrograms>,
     ) -> Result<Self, GuardError> {
+        let Some(programs) = programs else {
+            tracing::warn!(pod = %pod.name, "{NO_TCX}");
+            return Ok(Self { pod: Arc::clone(pod), inside: None, outside: None });
+        };
         let link = find(pod)?.ok_or_else(|| GuardError::NoInterface(pod.name.clone()))?;
         if !link.is_ethernet {
             return Err(GuardError::NotEthernet(pod.name.clone()));
@@ -75,7 +82,7 @@ impl Guards {
         let netns = Some(Arc::clone(&pod.netns));
         let outside = match link.peer {
             Some(peer) => {
-                let hook = wanted(pins::GUARD_HOST, guard_host, None, peer, Hook::TcxIngress);
+                let hook = wanted(pins::GUARD_HOST, programs.host, None, peer, Hook::TcxIngress);
                 Some(PinnedLink::establish(hook)?)
             }
             None => {
@@ -83,13 +90,14 @@ impl Guards {
                 None
             }
         };
-        let hook = wanted(pins::GUARD_POD, guard_pod, netns, link.interface, Hook::TcxEgress);
-        Ok(Self { pod: Arc::clone(pod), inside: PinnedLink::establish(hook)?, outside })
+        let hook = wanted(pins::GUARD_POD, programs.pod, netns, link.interface, Hook::TcxEgress);
+        let inside = Some(PinnedLink::establish(hook)?);
+        Ok(Self { pod: Arc::clone(pod), inside, outside })
     }
 
     /// Looks whether both are in place, and puts back what is not.
     pub fn verify_and_repair(&mut self) -> Vec<HookState> {
-        let links = [Some(&self.inside), self.outside.as_ref()];
+        let links = [self.inside.as_ref(), self.outside.as_ref()];
         if links.into_iter().flatten().any(PinnedLink::has_lost_its_interface) {
             match find(&self.pod) {
                 Ok(Some(link)) => self.move_to(&link),
@@ -98,20 +106,25 @@ impl Guards {
                 Err(error) => tracing::warn!(%error, "cannot look after the guards of a pod"),
             }
         }
-        let outside = match &mut self.outside {
-            Some(outside) => outside.verify_and_repair(),
+        let name = &self.pod.name;
+        let reason = if self.inside.is_none() { NO_TCX } else { NO_PEER };
+        let look = |guard: &mut Option<PinnedLink>, what| match guard {
+            Some(guard) => guard.verify_and_repair(),
             None => HookState {
-                name: format!("{} {}", pins::GUARD_HOST, self.pod.name),
+                name: format!("{what} {name}"),
                 attached: true,
                 repairs: 0,
-                error: Some(NO_PEER.to_owned()),
+                error: Some(reason.to_owned()),
             },
         };
-        vec![self.inside.verify_and_repair(), outside]
+        let inside = look(&mut self.inside, pins::GUARD_POD);
+        vec![inside, look(&mut self.outside, pins::GUARD_HOST)]
     }
 
     fn move_to(&mut self, link: &PodLink) {
-        self.inside.belongs_at(Some(Arc::clone(&self.pod.netns)), link.interface);
+        if let Some(inside) = &mut self.inside {
+            inside.belongs_at(Some(Arc::clone(&self.pod.netns)), link.interface);
+        }
         if let (Some(outside), Some(peer)) = (&mut self.outside, link.peer) {
             outside.belongs_at(None, peer);
         }

@@ -80,7 +80,7 @@ impl Prepared {
     /// pod's outbound connections captured.
     pub fn attach(self, pins: &Pins, pods: &Map<u64, bpf::Pod>) -> Result<Captured, CaptureError> {
         let Self { pod, record, programs } = self;
-        let PodPrograms { inbound, guard_pod, guard_host, config, listeners: _ } = programs;
+        let PodPrograms { inbound, guards, config, listeners: _ } = programs;
         let place = pod.netns.as_fd().try_clone_to_owned().map_err(CaptureError::Pins)?;
         let link = PinnedLink::establish(Wanted {
             name: format!("{} {}", pins::INBOUND, pod.name),
@@ -93,7 +93,7 @@ impl Prepared {
         })?;
         pods.insert(&record.cookie, &pod_entry(&pod)).map_err(map("PODS"))?;
         // Last: from here on whatever is not captured does not get out.
-        let guards = Guards::establish(&pod, pins, guard_pod, guard_host)?;
+        let guards = Guards::establish(&pod, pins, guards)?;
         Ok(Captured { pod, record, link, guards, config, repairs: [0; 3] })
     }
 }

@@ -24,6 +24,7 @@ use super::{
     CaptureConfig,
     links::{HookState, LinkError, PinnedLink, Place, Wanted},
     pins::Pins,
+    preflight,
 };
 use crate::sys::{self, Hook, Map, Plain, Target};
 
@@ -135,14 +136,20 @@ struct PinnedMap {
     repairs: u64,
 }
 
+/// The programs that guard a pod's link.
+pub struct GuardPrograms {
+    /// At the pod's own end.
+    pub pod: LoadedProgram,
+    /// At the node's end.
+    pub host: LoadedProgram,
+}
+
 /// The programs of one pod, with maps of their own.
 pub struct PodPrograms {
     /// At the pod's network namespace.
     pub inbound: LoadedProgram,
-    /// At the pod's own end of its link.
-    pub guard_pod: LoadedProgram,
-    /// At the node's end of the pod's link.
-    pub guard_host: LoadedProgram,
+    /// For the two ends of the pod's link; `None` where the kernel cannot attach them.
+    pub guards: Option<GuardPrograms>,
     /// Entry 0 is the configuration of all of them.
     pub config: Map<u32, Inbound>,
     /// The proxy's listeners, by descriptor.
@@ -210,10 +217,16 @@ impl Kernel {
     /// Where the kernel refuses.
     pub fn pod_programs(&mut self) -> Result<PodPrograms, KernelError> {
         let mut programs = self.loader.load(&self.object)?;
+        let guards = if preflight::has_tcx() {
+            let (pod, host) =
+                (load(&mut programs, "guard_pod")?, load(&mut programs, "guard_host")?);
+            Some(GuardPrograms { pod, host })
+        } else {
+            None
+        };
         Ok(PodPrograms {
             inbound: load(&mut programs, "inbound")?,
-            guard_pod: load(&mut programs, "guard_pod")?,
-            guard_host: load(&mut programs, "guard_host")?,
+            guards,
             config: private_map(&mut programs, "INBOUND")?,
             listeners: private_map(&mut programs, "LISTENERS")?,
         })

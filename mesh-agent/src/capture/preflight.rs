@@ -14,9 +14,12 @@ use rustix::{
 
 use super::CaptureConfig;
 
-/// The oldest kernel with everything that is used: the last piece, programs at interfaces that
-/// are links of their own (TCX), came with 6.6, a long-term kernel.
-const MINIMUM_KERNEL: (u32, u32) = (6, 6);
+/// The oldest kernel that capture works on: Debian 12's, a long-term kernel. Its newest piece,
+/// errors of our choice from connect() (`bpf_set_retval`), came with 5.18.
+const MINIMUM_KERNEL: (u32, u32) = (6, 1);
+/// The first kernel whose programs at interfaces are links of their own (TCX), which a container
+/// cannot take away.
+const TCX_KERNEL: (u32, u32) = (6, 6);
 /// Where a bpffs is mounted by custom.
 const BPFFS: &str = "/sys/fs/bpf";
 /// BPF_FS_MAGIC in the kernel's include/uapi/linux/magic.h.
@@ -107,7 +110,7 @@ pub fn check(config: &CaptureConfig) -> Result<PathBuf, PreflightError> {
         missing.push(Missing::NodeName(config.node.clone()));
     }
     missing.extend(missing_capabilities(&read("/proc/self/status")));
-    let release = read("/proc/sys/kernel/osrelease").trim_end().to_owned();
+    let release = release();
     if kernel_version(&release).is_none_or(|version| version < MINIMUM_KERNEL) {
         missing.push(Missing::Kernel(release));
     }
@@ -129,6 +132,15 @@ pub fn check(config: &CaptureConfig) -> Result<PathBuf, PreflightError> {
         Some(cgroup) if missing.is_empty() => Ok(cgroup),
         _ => Err(PreflightError { missing }),
     }
+}
+
+/// Whether the kernel can attach the guards of a pod's link.
+pub fn has_tcx() -> bool {
+    kernel_version(&release()).is_some_and(|version| version >= TCX_KERNEL)
+}
+
+fn release() -> String {
+    read("/proc/sys/kernel/osrelease").trim_end().to_owned()
 }
 
 /// A missing file reads as empty, and what is looked for in it is then missing.
