@@ -105,7 +105,8 @@ fn an_agent_that_crashed_is_succeeded_without_a_gap() {
     let served = world.capture(&mut capture, "a", InboundMode::Pass);
     assert_works(&world, &served);
     let cookie = served.pod.netns.cookie();
-    let pins = ["node/connect4", "node/sock_ops", &format!("pods/{cookie}/inbound")].map(str::to_owned);
+    let pins =
+        ["node/connect4", "node/sock_ops", &format!("pods/{cookie}/inbound")].map(str::to_owned);
     let links = pins.clone().map(|pin| link_id(&world, &pin));
 
     drop((capture, served));

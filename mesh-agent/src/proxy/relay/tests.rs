@@ -34,7 +34,11 @@ struct Between {
 async fn over_tcp() -> Between {
     let (client, accepted) = pair().await;
     let (dialled, server) = pair().await;
-    Between { client, server, relay: tokio::spawn(super::tcp::relay(accepted, dialled, Leash::default())) }
+    Between {
+        client,
+        server,
+        relay: tokio::spawn(super::tcp::relay(accepted, dialled, Leash::default())),
+    }
 }
 
 /// The two relays of a tunnel, without TLS.
@@ -58,7 +62,9 @@ async fn over_a_tunnel() -> Between {
     let (response, send) = requests.send_request(request, false).expect("send");
     let receive = response.await.expect("response").into_body();
     let relay = tokio::spawn(async move {
-        let ended = super::tunnel::relay(accepted, Stream { send, receive, lease: None }, Leash::default()).await;
+        let ended =
+            super::tunnel::relay(accepted, Stream { send, receive, lease: None }, Leash::default())
+                .await;
         drop(requests);
         ended
     });
