@@ -9,6 +9,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process,
+    sync::LazyLock,
 };
 
 use rustix::{
@@ -85,20 +86,15 @@ impl AsFd for Netns {
     }
 }
 
-thread_local! {
-    /// The namespace that a thread comes from, opened once: it is where the agent runs, and
-    /// opening it for every socket would cost more than the two switches.
-    static HOME: io::Result<File> = File::open("/proc/thread-self/ns/net");
-}
+/// The namespace that every thread comes from, opened once by the first that leaves it: opening
+/// it for every socket would cost more than the two switches.
+static HOME: LazyLock<io::Result<File>> = LazyLock::new(|| File::open("/proc/thread-self/ns/net"));
 
 fn run_in<T>(namespace: &File, f: impl FnOnce() -> T) -> io::Result<T> {
-    HOME.with(|home| {
-        let home =
-            home.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
-        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-        let _return = Return(home);
-        Ok(f())
-    })
+    let home = HOME.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+    let _return = Return(home);
+    Ok(f())
 }
 
 /// Brings the thread back, also when `f` panics.

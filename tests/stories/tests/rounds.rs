@@ -2,7 +2,7 @@
 //! cut that has a right to live.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -98,9 +98,19 @@ fn bpftool(arguments: &[&str]) -> Result<serde_json::Value> {
     })
 }
 
-fn descriptors(mesh: &Mesh, node: &str) -> Result<usize> {
+/// How many descriptors of each kind an agent holds: `socket`, `anon_inode:bpf-map` and so on.
+fn descriptors(mesh: &Mesh, node: &str) -> Result<BTreeMap<String, usize>> {
     let pid = mesh.agent(node).pid().context("the agent runs")?;
-    Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+    let mut kinds = BTreeMap::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        // One that was closed meanwhile has no target any more.
+        let Ok(target) = fs::read_link(entry?.path()) else { continue };
+        let target = target.to_string_lossy();
+        let kind = target.split_once(":[").map_or(target.as_ref(), |(kind, _)| kind);
+        // The kernel spells a new link and one that was opened from its pin differently.
+        *kinds.entry(kind.replace('_', "-")).or_default() += 1;
+    }
+    Ok(kinds)
 }
 
 /// Waits until no pod is captured any more and nothing of any is there.
@@ -115,10 +125,12 @@ fn is_as_before(mesh: &Mesh, before: &Before) -> Result<()> {
         if holdings != before.holdings {
             left.push(format!("{:?}, now {holdings:?}", before.holdings));
         }
-        for (node, count) in ["node-1", "node-2"].into_iter().zip(before.descriptors) {
-            let now = descriptors(mesh, node)?;
-            if now > count {
-                left.push(format!("{node}: {now} descriptors, before {count}"));
+        for (node, before) in ["node-1", "node-2"].into_iter().zip(&before.descriptors) {
+            for (kind, now) in descriptors(mesh, node)? {
+                let count = before.get(&kind).copied().unwrap_or_default();
+                if now > count {
+                    left.push(format!("{node}: {now} descriptors of {kind}, before {count}"));
+                }
             }
         }
         Ok(left.is_empty().then_some(()))
@@ -133,7 +145,7 @@ fn ledgers(mesh: &Mesh) -> Result<Vec<Ledger>> {
 struct Before {
     ledgers: Vec<Ledger>,
     holdings: Holdings,
-    descriptors: [usize; 2],
+    descriptors: [BTreeMap<String, usize>; 2],
 }
 
 /// A program of shop/frontend that goes on; each with a log of its own.
@@ -156,7 +168,7 @@ fn is_alive(held: &mut Background) -> Result<()> {
     .with_context(|| process::tail(&held.log(), 8))
 }
 
-/// Into the mesh, one call, out again: each thread of an agent opens what it keeps for good.
+/// Into the mesh, one call, out again: an agent opens what it keeps for good.
 fn once_around(mesh: &Mesh, to: &str) -> Result<()> {
     for meshed in [true, false] {
         mesh.objects().apply_namespace("shop", meshed)?;
