@@ -8,7 +8,7 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Version of all layouts here; part of the path under which maps and links are pinned.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// An IP address as four words in network order; IPv4 is `::ffff:a.b.c.d`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -102,7 +102,7 @@ impl Destination {
 /// network namespace cookie.
 ///
 /// In `ORIGINAL_DESTINATIONS` and `UPSTREAMS` the cookie is of the client's namespace, in
-/// `ADMITTED` it is of the namespace of the pod that is called.
+/// `ADMITTED` and `PASSED` it is of the namespace of the pod that is called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct ConnectionKey {
@@ -141,7 +141,8 @@ pub struct Pod {
     pub ipv6: Address,
 }
 
-/// What the agent writes into the storage of each of its own upstream sockets.
+/// What the agent writes into the storage of each of its own sockets; connections inherit it from
+/// the listener that accepts them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct ProxySocket {
@@ -230,7 +231,7 @@ pub enum Counter {
     AdmitFailed = 5,
     /// Inbound connections handed to the proxy.
     InboundProxied = 6,
-    /// Inbound connections let through as plaintext.
+    /// Inbound connections that an application has got as plaintext, without the proxy.
     InboundPassed = 7,
     /// Inbound connections refused: the mode asks for it, or no proxy is there.
     InboundRefused = 8,
@@ -242,11 +243,14 @@ pub enum Counter {
     GuardHostSpoofed = 11,
     /// Connections of the proxy that `guard_host` could not be told of: they will time out.
     UpstreamFailed = 12,
+    /// Plaintext connections that `PASSED` had no room for: they live, and cannot be ended when
+    /// their right is taken away.
+    PassUnlisted = 13,
 }
 
 impl Counter {
     /// Every counter with its name in metrics and status.
-    pub const ALL: [(Self, &'static str); 13] = [
+    pub const ALL: [(Self, &'static str); 14] = [
         (Self::Captured, "captured"),
         (Self::CaptureFailed, "capture_failed"),
         (Self::Published, "published"),
@@ -260,6 +264,7 @@ impl Counter {
         (Self::GuardHostDropped, "guard_host_dropped"),
         (Self::GuardHostSpoofed, "guard_host_spoofed"),
         (Self::UpstreamFailed, "upstream_failed"),
+        (Self::PassUnlisted, "pass_unlisted"),
     ];
 }
 

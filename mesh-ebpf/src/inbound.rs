@@ -67,12 +67,7 @@ pub fn inbound(ctx: SkLookupContext) -> u32 {
         // Plaintext needs no proxy, yet a node without its agent accepts nothing new.
         PASS_MODE => {
             let hbone = if arrival.is_ipv4() { Listener::Hbone4 } else { Listener::Hbone6 };
-            if is_listening(&LISTENERS, hbone) {
-                count(Counter::InboundPassed);
-                PASS
-            } else {
-                refuse(&ctx)
-            }
+            if is_listening(&LISTENERS, hbone) { PASS } else { refuse(&ctx) }
         }
         PROXY_MODE => {
             let verdict = hand_over(&ctx, &arrival, Listener::Inbound4, Listener::Inbound6);

@@ -5,11 +5,12 @@
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::SkStorage,
     macros::{btf_map, map},
     maps::{Array, HashMap, PerCpuArray, SockMap},
 };
 use mesh_common::bpf::{ConnectionKey, Counter, Destination, Inbound, Pod, ProxySocket};
+
+use crate::raw::{INHERITED, SkStorage};
 
 /// The enrolled pods of this node by network namespace cookie. Missing: not in the mesh.
 #[map]
@@ -34,6 +35,12 @@ pub static ADMITTED: HashMap<ConnectionKey, u32> =
 pub static UPSTREAMS: HashMap<ConnectionKey, u32> =
     HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
 
+/// Plaintext connections that applications of captured pods have got from others, for as long as
+/// they live. Missing: not plaintext, or counted as unlisted.
+#[map]
+pub static PASSED: HashMap<ConnectionKey, u32> =
+    HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
+
 /// What happened how often.
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
@@ -42,9 +49,10 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.l
 #[btf_map]
 pub static ORIGIN: SkStorage<Destination> = SkStorage::new();
 
-/// The proxy's own sockets, written by the agent. Missing: an application's socket.
+/// The proxy's own sockets, written by the agent; what its listeners accept is its own as well.
+/// Missing: an application's socket.
 #[btf_map]
-pub static SK_PROXY: SkStorage<ProxySocket> = SkStorage::new();
+pub static SK_PROXY: SkStorage<ProxySocket, INHERITED> = SkStorage::new();
 
 /// One entry: the pod that this instance of `inbound` serves and those of `guard` watch.
 #[map]

@@ -7,8 +7,10 @@
 use core::{marker::PhantomData, ptr};
 
 use aya_ebpf::{
-    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock, bpf_sock_addr, sockaddr},
-    btf_maps::SkStorage,
+    bindings::{
+        BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type, bpf_sock,
+        bpf_sock_addr, sockaddr,
+    },
     helpers::{
         bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_map_lookup_elem, bpf_set_retval,
         bpf_sk_release,
@@ -56,6 +58,38 @@ macro_rules! set_field {
 mod packet;
 
 pub use packet::{Frame, Packet};
+
+/// Flags of a storage that every socket has for itself.
+pub const OWN: usize = BPF_F_NO_PREALLOC as usize;
+/// Flags of a storage that connections inherit from the listener that accepts them.
+pub const INHERITED: usize = (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize;
+
+/// A map of values that are kept with sockets. aya's own has no flags to choose. Loaders read type
+/// and flags from the lengths of the arrays that it claims to point to.
+#[repr(C)]
+pub struct SkStorage<T, const FLAGS: usize = OWN> {
+    r#type: *const [i32; bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as usize],
+    key: *const i32,
+    value: *const T,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; FLAGS],
+}
+
+// SAFETY: nothing ever follows the pointers.
+unsafe impl<T, const FLAGS: usize> Sync for SkStorage<T, FLAGS> {}
+
+impl<T, const FLAGS: usize> SkStorage<T, FLAGS> {
+    /// The definition of a map.
+    pub const fn new() -> Self {
+        Self {
+            r#type: ptr::null(),
+            key: ptr::null(),
+            value: ptr::null(),
+            max_entries: ptr::null(),
+            map_flags: ptr::null(),
+        }
+    }
+}
 
 /// A random word.
 #[inline(always)]
@@ -235,7 +269,10 @@ pub struct Socket(*mut bpf_sock);
 impl Socket {
     /// What the socket's storage in `map` holds.
     #[inline(always)]
-    pub fn recall<T: Copy>(&self, map: &'static SkStorage<T>) -> Option<T> {
+    pub fn recall<T: Copy, const FLAGS: usize>(
+        &self,
+        map: &'static SkStorage<T, FLAGS>,
+    ) -> Option<T> {
         // SAFETY: the socket is valid, and the value lives as long as the socket.
         unsafe {
             let value = bpf_sk_storage_get(pointer(map), self.0.cast(), ptr::null_mut(), 0);
@@ -303,7 +340,7 @@ impl Socket {
 
 /// A map as helpers want it.
 #[inline(always)]
-fn pointer<T>(map: &'static SkStorage<T>) -> *mut core::ffi::c_void {
+fn pointer<T, const FLAGS: usize>(map: &'static SkStorage<T, FLAGS>) -> *mut core::ffi::c_void {
     ptr::from_ref(map).cast_mut().cast()
 }
 
@@ -329,6 +366,13 @@ impl<'a> Event<'a> {
     pub fn netns_cookie(&self) -> u64 {
         // SAFETY: the helper takes this kind of context.
         unsafe { bpf_get_netns_cookie(self.0.ops.cast()) }
+    }
+
+    /// The enrolled pod that the socket is in.
+    #[inline(always)]
+    pub fn pod(&self, pods: &'static HashMap<u64, Pod>) -> Option<Pod> {
+        // SAFETY: as for a call.
+        unsafe { pods.get(self.netns_cookie()).copied() }
     }
 
     /// The socket's connection, of which it is the client.

@@ -1,9 +1,11 @@
-//! `sock_ops`: publishes connections under their tuple before their first packet leaves.
+//! `sock_ops`: publishes connections under their tuple before their first packet leaves, and lists
+//! those that applications get without the proxy.
 //!
 //! A captured one goes to `ORIGINAL_DESTINATIONS`, where the proxy looks at accept. One that the
 //! proxy makes goes to `UPSTREAMS`, where `guard_host` looks, and if it leads to a pod of this
 //! node also to `ADMITTED`, where that pod's `inbound` looks. Neither outlives the handshake:
-//! what could still be looked up later could be used a second time.
+//! what could still be looked up later could be used a second time. Plaintext that a pod's
+//! application gets is in `PASSED` to its end, so that it can be ended where it loses its right.
 
 use aya_ebpf::{
     bindings::{
@@ -15,10 +17,10 @@ use aya_ebpf::{
     programs::SockOpsContext,
 };
 use aya_log_ebpf::debug;
-use mesh_common::bpf::{Counter, ProxySocket};
+use mesh_common::bpf::{Address, Counter, ProxySocket};
 
 use crate::{
-    maps::{ADMITTED, ORIGIN, ORIGINAL_DESTINATIONS, SK_PROXY, UPSTREAMS, count},
+    maps::{ADMITTED, ORIGIN, ORIGINAL_DESTINATIONS, PASSED, PODS, SK_PROXY, UPSTREAMS, count},
     raw::Event,
 };
 
@@ -53,13 +55,19 @@ fn connecting(ctx: &SockOpsContext) {
         return;
     };
     if stored {
-        // Of the other callbacks that another program may have asked for, none is lost.
-        let flags = ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG;
-        if ctx.set_cb_flags(flags as i32).is_err() {
-            debug!(ctx, "no close callback: the entry stays until the proxy takes it");
-        }
+        await_end(ctx);
     } else {
         debug!(ctx, "a connection could not be published: the map is full");
+    }
+}
+
+/// Asks to be called when the socket closes.
+#[inline(always)]
+fn await_end(ctx: &SockOpsContext) {
+    // Of the other callbacks that another program may have asked for, none is lost.
+    let flags = ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG;
+    if ctx.set_cb_flags(flags as i32).is_err() {
+        debug!(ctx, "no close callback: an entry stays");
     }
 }
 
@@ -92,10 +100,31 @@ fn connected(ctx: &SockOpsContext) {
     }
 }
 
-/// An application has the connection: the same tuple is a stranger's from now on.
+/// A pod has the connection. An admitted tuple is a stranger's from now on; what was not admitted
+/// and is not the proxy's is plaintext that `inbound` let pass.
 #[inline(always)]
 fn accepted(ctx: &SockOpsContext) {
-    let _ = ADMITTED.remove(Event::new(ctx).accepted());
+    let event = Event::new(ctx);
+    let Some(pod) = event.pod(&PODS) else { return };
+    let connection = event.accepted();
+    if ADMITTED.remove(connection).is_ok() {
+        return;
+    }
+    let is_own = |address: &Address| *address == pod.ipv4 || *address == pod.ipv6;
+    if !is_own(&connection.server) || is_own(&connection.client) || connection.client.is_loopback()
+    {
+        return;
+    }
+    if event.socket().is_none_or(|socket| socket.recall(&SK_PROXY).is_some()) {
+        return;
+    }
+    count(Counter::InboundPassed);
+    if PASSED.insert(connection, 1, 0).is_ok() {
+        await_end(ctx);
+    } else {
+        count(Counter::PassUnlisted);
+        debug!(ctx, "a plaintext connection could not be listed: the map is full");
+    }
 }
 
 #[inline(always)]
@@ -105,9 +134,13 @@ fn closed(ctx: &SockOpsContext) {
     if let Some(proxy) = socket.recall(&SK_PROXY) {
         let _ = UPSTREAMS.remove(event.connection(event.netns_cookie()));
         let _ = ADMITTED.remove(event.connection(proxy.admit));
-    } else if socket.recall(&ORIGIN).is_some() && ctx.arg(0) != BPF_TCP_FIN_WAIT2 {
+    } else if socket.recall(&ORIGIN).is_some() {
         // Out of FIN_WAIT2: the client is done and its FIN was acknowledged, so the connection
         // waits at the listener, perhaps with data. The proxy takes the entry when it accepts.
-        let _ = ORIGINAL_DESTINATIONS.remove(event.connection(event.netns_cookie()));
+        if ctx.arg(0) != BPF_TCP_FIN_WAIT2 {
+            let _ = ORIGINAL_DESTINATIONS.remove(event.connection(event.netns_cookie()));
+        }
+    } else {
+        let _ = PASSED.remove(event.accepted());
     }
 }

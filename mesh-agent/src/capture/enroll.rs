@@ -252,7 +252,7 @@ impl Capture {
                 self.kernel.pods.remove(&cookie).map_err(map("PODS"))?;
             }
         }
-        Ok(())
+        self.sockets.forget_passed(|cookie| alive.contains(&cookie)).map_err(map("PASSED"))
     }
 
     /// The record of a pod that this agent released or an earlier one captured.
@@ -276,7 +276,7 @@ impl Capture {
         mode: InboundMode,
         serve: impl FnOnce(Arc<Pod>, Vec<PodListeners>) -> io::Result<()>,
     ) -> Result<Captured, CaptureError> {
-        let listeners = listeners::bind(&pod.netns, &pod.name, &pod.addresses, self.workers)?;
+        let listeners = listeners::bind(pod, self.workers, &self.sockets)?;
         sysctl::apply(&pod.netns, &record.sysctls)?;
         routing::add(&pod.netns, &pod.addresses)?;
 
@@ -292,6 +292,7 @@ impl Capture {
     fn take_away(&self, record: &Record) -> Result<(), CaptureError> {
         self.pins.remove_pod(record.cookie).map_err(CaptureError::Pins)?;
         self.kernel.pods.remove(&record.cookie).map_err(map("PODS"))?;
+        self.sockets.forget_passed(|cookie| cookie != record.cookie).map_err(map("PASSED"))?;
         if let Some(netns) = record.open_netns() {
             routing::remove(&netns)?;
             sysctl::restore(&netns, &record.sysctls)?;

@@ -41,11 +41,12 @@ const NODE_HOOKS: [(&str, Hook); 5] = [
 ];
 
 /// The maps that every instance of the programs shares.
-const SHARED_MAPS: [&str; 8] = [
+const SHARED_MAPS: [&str; 9] = [
     "PODS",
     "ORIGINAL_DESTINATIONS",
     "ADMITTED",
     "UPSTREAMS",
+    "PASSED",
     "COUNTERS",
     "ORIGIN",
     "SK_PROXY",
@@ -294,7 +295,8 @@ fn loader(config: &CaptureConfig, pins: &Pins) -> EbpfLoader<'static> {
         .map_max_entries("PODS", config.max_pods)
         .map_max_entries("ORIGINAL_DESTINATIONS", config.max_connections)
         .map_max_entries("ADMITTED", config.max_connections)
-        .map_max_entries("UPSTREAMS", config.max_connections);
+        .map_max_entries("UPSTREAMS", config.max_connections)
+        .map_max_entries("PASSED", config.max_connections);
     let level = if config.kernel_log { &LOG_DEBUG } else { &LOG_NOTHING };
     if !config.kernel_log {
         loader.map_max_entries("AYA_LOGS", NO_LOG);

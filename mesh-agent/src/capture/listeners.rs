@@ -12,12 +12,13 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    os::fd::AsFd,
 };
 
 use mesh_common::{model::NamespacedName, ports};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::netns::Netns;
+use super::{enroll::Pod, sockets::SocketTable};
 
 /// Connections that may wait to be accepted; `net.core.somaxconn` of the pod may lower it. Its
 /// own default, since Linux 5.4.
@@ -81,30 +82,30 @@ pub enum ListenError {
     },
 }
 
-/// Binds `workers` sets of listeners in the pod.
+/// Binds `workers` sets of listeners in the pod. They, and what they accept, are marked in `sockets`
+/// as the proxy's.
 ///
 /// # Errors
 /// Where a port is taken or an address is not there.
 pub fn bind(
-    netns: &Netns,
-    pod: &NamespacedName,
-    addresses: &[IpAddr],
+    pod: &Pod,
     workers: usize,
+    sockets: &SocketTable,
 ) -> Result<Vec<PodListeners>, ListenError> {
     let loopback = |address: &IpAddr| match address {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
     };
     let each = |to: &dyn Fn(&IpAddr) -> IpAddr, port| {
-        addresses
+        pod.addresses
             .iter()
             .map(|address| {
                 let address = SocketAddr::new(to(address), port);
-                listen(address).map_err(|source| explain(pod, address, source))
+                listen(address, sockets).map_err(|source| explain(&pod.name, address, source))
             })
             .collect::<Result<Vec<_>, _>>()
     };
-    netns
+    pod.netns
         .run(|| {
             (0..workers)
                 .map(|_| {
@@ -116,10 +117,10 @@ pub fn bind(
                 })
                 .collect()
         })
-        .map_err(|source| ListenError::Namespace { pod: pod.clone(), source })?
+        .map_err(|source| ListenError::Namespace { pod: pod.name.clone(), source })?
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen(address: SocketAddr, sockets: &SocketTable) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -128,6 +129,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
+    sockets.mark_proxy_socket(socket.as_fd(), 0)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

@@ -158,7 +158,8 @@ mod tests {
     #[test]
     fn paths_carry_the_layout_and_no_dots() {
         let pins = Pins::new(Path::new("/sys/fs/bpf/nodemesh"), "a.example.org");
-        assert_eq!(pins.map("PODS"), Path::new("/sys/fs/bpf/nodemesh/a_example_org/v2/maps/PODS"));
+        let maps = format!("/sys/fs/bpf/nodemesh/a_example_org/v{LAYOUT_VERSION}/maps");
+        assert_eq!(pins.map("PODS"), Path::new(&maps).join("PODS"));
         assert!(pins.pod(42, INBOUND).ends_with("pods/42/inbound"));
     }
 }

@@ -16,6 +16,7 @@ use crate::sys::Map;
 pub struct SocketTable {
     original_destinations: Map<ConnectionKey, Destination>,
     proxy_sockets: Map<i32, ProxySocket>,
+    passed: Map<ConnectionKey, u32>,
 }
 
 impl SocketTable {
@@ -23,6 +24,7 @@ impl SocketTable {
         Ok(Self {
             original_destinations: Map::open(&pins.map("ORIGINAL_DESTINATIONS"))?,
             proxy_sockets: Map::open(&pins.map("SK_PROXY"))?,
+            passed: Map::open(&pins.map("PASSED"))?,
         })
     }
 
@@ -40,7 +42,7 @@ impl SocketTable {
         Ok(destination.and_then(|destination| destination.socket_addr()))
     }
 
-    /// Marks a socket as the proxy's own, to be called before it connects.
+    /// Marks a socket as the proxy's own, to be called before it connects or listens.
     ///
     /// `admit` is the cookie of the local pod whose application the connection shall reach, or
     /// 0. The mark is in the kernel's storage of this very socket: no program in a pod can set it.
@@ -49,6 +51,26 @@ impl SocketTable {
     /// Where the kernel has no memory for it, or the descriptor is no socket.
     pub fn mark_proxy_socket(&self, socket: BorrowedFd<'_>, admit: u64) -> io::Result<()> {
         self.proxy_sockets.insert(&socket.as_raw_fd(), &ProxySocket { admit })
+    }
+
+    /// The plaintext connections that applications of a pod have got without the proxy and that
+    /// live, by the cookie of the pod's namespace. Reads the whole map: not for every connection.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to list them.
+    pub fn passed(&self, netns: u64) -> io::Result<Vec<ConnectionKey>> {
+        let mut passed = self.passed.keys()?;
+        passed.retain(|connection| connection.netns == netns);
+        Ok(passed)
+    }
+
+    /// Forgets the plaintext connections of every pod but those whose cookie `keep` takes.
+    pub(super) fn forget_passed(&self, keep: impl Fn(u64) -> bool) -> io::Result<()> {
+        let passed = self.passed.keys()?.into_iter();
+        for connection in passed.filter(|connection| !keep(connection.netns)) {
+            self.passed.remove(&connection)?;
+        }
+        Ok(())
     }
 
     /// Forgets every destination: those of connections that died with an earlier agent.

@@ -23,7 +23,7 @@ use mesh_agent::capture::{
     Capture, CaptureConfig, Pod, listeners::PodListeners, netns::Netns, sockets::SocketTable,
 };
 use mesh_common::{
-    bpf::{ConnectionKey, InboundMode},
+    bpf::{ConnectionKey, InboundMode, LAYOUT_VERSION},
     identity::{SpiffeId, TrustDomain},
     model::{NamespacedName, Workload},
 };
@@ -151,7 +151,7 @@ impl World {
     }
 
     pub fn pins(&self) -> PathBuf {
-        self.bpffs().join(format!("{}_example_org/v2", self.prefix))
+        self.bpffs().join(format!("{}_example_org/v{LAYOUT_VERSION}", self.prefix))
     }
 
     pub fn state(&self) -> PathBuf {
