@@ -1,3 +1,4 @@
-//! Pure decisions: who may connect, which rule says so.
+//! Pure decisions: who may connect, where a request goes, which rule says so.
 
 pub mod authorization;
+pub mod route;

@@ -10,14 +10,22 @@ use crate::identity::SpiffeId;
 mod admission;
 mod authorization;
 mod ip_block;
+mod pattern;
 mod principal;
+mod route;
 
 pub use admission::{Admission, PeerMode, PortMode};
 pub use authorization::{
     Action, AuthorizationPolicy, Enforcement, Operation, POLICY_REVISION, Rule, Source,
 };
 pub use ip_block::{InvalidIpBlock, IpBlock};
+pub use pattern::{InvalidPattern, Pattern};
 pub use principal::{InvalidPrincipal, Principal};
+pub use route::{
+    Backend, BackendTarget, Cors, Filter, Header, HeaderMatch, HeaderModifier, Mirror, PathMatch,
+    PathModifier, QueryMatch, Redirect, RedirectScheme, Retry, Rewrite, Route, RouteKind,
+    RouteMatch, RouteParent, RouteRule, Share, TextMatch, Timeouts,
+};
 
 /// A namespaced name, `namespace/name`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
