@@ -17,6 +17,7 @@ mod inbound;
 mod interface;
 mod kernel;
 mod links;
+mod modes;
 mod pins;
 mod record;
 mod sysctl;
@@ -33,6 +34,7 @@ pub use cleanup::cleanup;
 pub use enroll::{Capture, Pod};
 pub use error::CaptureError;
 pub use links::HookState;
+pub use modes::InboundModes;
 
 use std::path::PathBuf;
 

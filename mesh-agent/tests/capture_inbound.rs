@@ -4,11 +4,13 @@
 mod world;
 
 use std::{
+    collections::BTreeMap,
     io::{self, ErrorKind},
     net::TcpStream,
     time::{Duration, Instant},
 };
 
+use mesh_agent::capture::InboundModes;
 use mesh_common::bpf::InboundMode;
 use world::{World, read, socket_address};
 
@@ -32,18 +34,18 @@ fn each_mode_gives_plaintext_to_whom_it_says() {
         [world.application("b", "10.99.0.2:8080"), world.application("b", "[fd99::2]:8080")];
 
     for (address, client) in [("10.99.0.2:8080", "10.99.0.1"), ("[fd99::2]:8080", "fd99::1")] {
-        capture.set_inbound_mode("uid-b", InboundMode::Pass).expect("captured");
+        capture.set_inbound_modes("uid-b", InboundMode::Pass).expect("captured");
         let stream = world.connect("a", address).expect("passed");
         let seen = read(&stream).expect("read");
         assert!(seen.starts_with("application saw") && seen.contains(client), "{seen}");
 
-        capture.set_inbound_mode("uid-b", InboundMode::Proxy).expect("captured");
+        capture.set_inbound_modes("uid-b", InboundMode::Proxy).expect("captured");
         let stream = world.connect("a", address).expect("proxied");
         let proxied = served.inbound();
         assert_eq!(proxied.local_addr().expect("accepted"), socket_address(address));
         assert_eq!(proxied.peer_addr().expect("accepted"), stream.local_addr().expect("connected"));
 
-        capture.set_inbound_mode("uid-b", InboundMode::Refuse).expect("captured");
+        capture.set_inbound_modes("uid-b", InboundMode::Refuse).expect("captured");
         assert_refused_at_once(|| world.connect("a", address));
     }
     let counters = capture.counters();
@@ -53,12 +55,45 @@ fn each_mode_gives_plaintext_to_whom_it_says() {
 }
 
 #[test]
+fn ports_with_a_mode_of_their_own_have_that_one() {
+    let world = World::new();
+    let mut capture = world.start();
+    let served = world.capture(&mut capture, "b", InboundMode::Pass);
+    let _applications = [8080, 8081].map(|port| world.application("b", &format!("[::]:{port}")));
+    let modes = |others, port, mode| InboundModes { others, ports: BTreeMap::from([(port, mode)]) };
+    let passes = |address: &str| {
+        let stream = world.connect("a", address).unwrap_or_else(|e| panic!("{address}: {e}"));
+        assert!(read(&stream).expect("read").starts_with("application saw"));
+    };
+    for host in ["10.99.0.2", "[fd99::2]"] {
+        let [first, second] = [8080, 8081].map(|port| format!("{host}:{port}"));
+        let strict = modes(InboundMode::Pass, 8080, InboundMode::Refuse);
+        capture.set_inbound_modes("uid-b", strict).expect("captured");
+        assert_refused_at_once(|| world.connect("a", &first));
+        passes(&second);
+        let open = modes(InboundMode::Refuse, 8081, InboundMode::Pass);
+        capture.set_inbound_modes("uid-b", open).expect("captured");
+        assert_refused_at_once(|| world.connect("a", &first));
+        passes(&second);
+        let judged = modes(InboundMode::Refuse, 8080, InboundMode::Proxy);
+        capture.set_inbound_modes("uid-b", judged).expect("captured");
+        let stream = world.connect("a", &first).expect("proxied");
+        assert_eq!(served.inbound().local_addr().expect("accepted"), socket_address(&first));
+        drop(stream);
+        assert_refused_at_once(|| world.connect("a", &second));
+        capture.set_inbound_modes("uid-b", InboundMode::Pass).expect("captured");
+        passes(&first);
+        passes(&second);
+    }
+}
+
+#[test]
 fn hbone_reaches_the_proxy_in_every_mode() {
     let world = World::new();
     let mut capture = world.start();
     let served = world.capture(&mut capture, "b", InboundMode::Pass);
     for mode in [InboundMode::Pass, InboundMode::Proxy, InboundMode::Refuse] {
-        capture.set_inbound_mode("uid-b", mode).expect("captured");
+        capture.set_inbound_modes("uid-b", mode).expect("captured");
         for address in ["10.99.0.2:15008", "[fd99::2]:15008"] {
             let stream = world.connect("a", address).expect("the proxy listens");
             let accepted = served.hbone();

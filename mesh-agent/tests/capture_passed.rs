@@ -81,7 +81,7 @@ fn nothing_else_is_listed() {
     // To the proxy: tunnels, plaintext that it judges, and what the pod's applications call.
     let hbone = world.connect("a", "10.99.0.2:15008").expect("the proxy listens");
     let outbound = world.connect("b", "10.99.0.1:8080").expect("the proxy listens");
-    capture.set_inbound_mode("uid-b", InboundMode::Proxy).expect("captured");
+    capture.set_inbound_modes("uid-b", InboundMode::Proxy).expect("captured");
     let judged = world.connect("a", "10.99.0.2:8080").expect("the proxy listens");
     let taken = (served.hbone(), served.outbound(), served.inbound());
     // A pod that is not in the mesh.

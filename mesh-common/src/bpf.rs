@@ -163,6 +163,10 @@ pub enum InboundMode {
     Refuse = 2,
 }
 
+/// How many ports of a pod may have an [`InboundMode`] of their own: the size of its `PORT_MODES`.
+/// A container rarely has ten.
+pub const MODE_PORTS: u32 = 256;
+
 /// The configuration of one pod's own programs: entry 0 of its own `INBOUND` array. Without any
 /// address the pod is released, and everything passes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -174,7 +178,7 @@ pub struct Inbound {
     pub ipv4: Address,
     /// The pod's IPv6 address, or [`Address::NONE`].
     pub ipv6: Address,
-    /// An [`InboundMode`].
+    /// The [`InboundMode`] of every port that `PORT_MODES` does not have.
     pub mode: u32,
     /// Zero.
     pub reserved: u32,

@@ -1,14 +1,16 @@
 //! The maps, and what a missing entry means.
 //!
 //! The agent sets the sizes when it loads the programs; those here are for a bare loader. All
-//! but [`INBOUND`] and [`LISTENERS`] are pinned and shared by every instance on a node.
+//! but [`INBOUND`], [`PORT_MODES`] and [`LISTENERS`] are pinned and shared by every instance on a node.
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::{btf_map, map},
     maps::{Array, HashMap, PerCpuArray, SockMap},
 };
-use mesh_common::bpf::{ConnectionKey, Counter, Destination, Inbound, Pod, ProxySocket};
+use mesh_common::bpf::{
+    ConnectionKey, Counter, Destination, Inbound, MODE_PORTS, Pod, ProxySocket,
+};
 
 use crate::raw::{INHERITED, SkStorage};
 
@@ -57,6 +59,10 @@ pub static SK_PROXY: SkStorage<ProxySocket, INHERITED> = SkStorage::new();
 /// One entry: the pod that this instance of `inbound` serves and those of `guard` watch.
 #[map]
 pub static INBOUND: Array<Inbound> = Array::with_max_entries(1, 0);
+
+/// The [`mesh_common::bpf::InboundMode`] of single ports of this pod. Missing: that of the pod.
+#[map]
+pub static PORT_MODES: HashMap<u32, u32> = HashMap::with_max_entries(MODE_PORTS, BPF_F_NO_PREALLOC);
 
 /// The proxy's listeners in this pod, indexed by [`mesh_common::bpf::Listener`]. Missing: the
 /// agent is dead, and new connections are refused.

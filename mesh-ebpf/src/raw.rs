@@ -108,6 +108,13 @@ pub fn contains(
     unsafe { connections.get(connection).is_some() }
 }
 
+/// The inbound mode that a port has for itself.
+#[inline(always)]
+pub fn mode_at(modes: &'static HashMap<u32, u32>, port: u32) -> Option<u32> {
+    // SAFETY: the value is copied at once, and is one word.
+    unsafe { modes.get(port).copied() }
+}
+
 /// Adds one to a value of a per-CPU map.
 #[inline(always)]
 pub fn increment(value: *mut u64) {

@@ -9,7 +9,6 @@ use std::{
 };
 
 use mesh_common::{
-    bpf::InboundMode,
     identity::SpiffeId,
     model::{NamespacedName, Workload},
 };
@@ -21,6 +20,7 @@ use super::{
     kernel::Kernel,
     links::{self, HookState},
     listeners::{self, PodListeners},
+    modes::InboundModes,
     netns::Netns,
     pins::{self, Pins},
     preflight,
@@ -103,19 +103,19 @@ impl Capture {
 
     /// Captures a pod: its new connections, both ways, go to the listeners that `serve` is
     /// given, one set a worker. Blocks for some milliseconds. A pod that is captured already
-    /// stays so, with the new mode.
+    /// stays so, with the new modes.
     ///
     /// # Errors
     /// Says what stands in the way; the pod is then as it was before.
     pub fn capture(
         &mut self,
         workload: &Workload,
-        inbound: InboundMode,
+        inbound: impl Into<InboundModes>,
         serve: impl FnOnce(Arc<Pod>, Vec<PodListeners>) -> io::Result<()>,
     ) -> Result<Arc<Pod>, CaptureError> {
         if let Some(captured) = self.pods.get(&workload.uid).filter(|pod| !pod.record.released) {
             let pod = Arc::clone(&captured.pod);
-            self.set_inbound_mode(&workload.uid, inbound)?;
+            self.set_inbound_modes(&workload.uid, inbound)?;
             return Ok(pod);
         }
         let NamespacedName { namespace, name } = &workload.name;
@@ -151,7 +151,7 @@ impl Capture {
         record.uid = workload.uid.to_string();
         self.records.put(&record)?;
         let cookie = record.cookie;
-        match self.put_in_place(&pod, record, inbound, serve) {
+        match self.put_in_place(&pod, record, &inbound.into(), serve) {
             Ok(captured) => {
                 self.adopted.retain(|_, adopted| adopted.cookie != cookie);
                 self.pods.insert(Arc::clone(&pod.uid), captured);
@@ -171,9 +171,13 @@ impl Capture {
     ///
     /// # Errors
     /// Where there is no such pod, or the kernel refuses.
-    pub fn set_inbound_mode(&mut self, uid: &str, mode: InboundMode) -> Result<(), CaptureError> {
+    pub fn set_inbound_modes(
+        &mut self,
+        uid: &str,
+        modes: impl Into<InboundModes>,
+    ) -> Result<(), CaptureError> {
         let captured = self.pods.get(uid).ok_or_else(|| CaptureError::Unknown(uid.to_owned()))?;
-        captured.set_mode(mode)
+        captured.set_modes(&modes.into())
     }
 
     /// Stops capturing a pod's new connections, both ways. Those that the proxy has live on, and
@@ -273,14 +277,14 @@ impl Capture {
         &mut self,
         pod: &Arc<Pod>,
         record: Record,
-        mode: InboundMode,
+        modes: &InboundModes,
         serve: impl FnOnce(Arc<Pod>, Vec<PodListeners>) -> io::Result<()>,
     ) -> Result<Captured, CaptureError> {
         let listeners = listeners::bind(pod, self.workers, &self.sockets)?;
         sysctl::apply(&pod.netns, &record.sysctls)?;
         routing::add(&pod.netns, &pod.addresses)?;
 
-        let prepared = Prepared::new(pod, record, mode, self.kernel.pod_programs()?)?;
+        let prepared = Prepared::new(pod, record, modes, self.kernel.pod_programs()?)?;
         if let Some(first) = listeners.first() {
             prepared.register(first)?;
         }

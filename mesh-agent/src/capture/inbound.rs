@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use mesh_common::bpf::{self, Address, Inbound, InboundMode, Listener};
+use mesh_common::bpf::{self, Address, Inbound, Listener};
 
 use super::{
     CaptureError,
@@ -18,6 +18,7 @@ use super::{
     kernel::PodPrograms,
     links::{HookState, PinnedLink, Place, Wanted},
     listeners::PodListeners,
+    modes::InboundModes,
     pins::{self, Pins},
     record::Record,
     routing, sysctl,
@@ -40,6 +41,7 @@ pub struct Captured {
     link: PinnedLink,
     guards: Guards,
     config: Map<u32, Inbound>,
+    port_modes: Map<u32, u32>,
     /// How often the entry, the rule and the settings were put back.
     repairs: [u64; 3],
 }
@@ -49,10 +51,10 @@ impl Prepared {
     pub fn new(
         pod: &Arc<Pod>,
         record: Record,
-        mode: InboundMode,
+        modes: &InboundModes,
         programs: PodPrograms,
     ) -> Result<Self, CaptureError> {
-        configure(&programs.config, &inbound_config(pod, mode))?;
+        configure_modes(pod, modes, &programs.config, &programs.port_modes)?;
         Ok(Self { pod: Arc::clone(pod), record, programs })
     }
 
@@ -80,7 +82,7 @@ impl Prepared {
     /// pod's outbound connections captured.
     pub fn attach(self, pins: &Pins, pods: &Map<u64, bpf::Pod>) -> Result<Captured, CaptureError> {
         let Self { pod, record, programs } = self;
-        let PodPrograms { inbound, guards, config, listeners: _ } = programs;
+        let PodPrograms { inbound, guards, config, port_modes, listeners: _ } = programs;
         let place = pod.netns.as_fd().try_clone_to_owned().map_err(CaptureError::Pins)?;
         let link = PinnedLink::establish(Wanted {
             name: format!("{} {}", pins::INBOUND, pod.name),
@@ -94,14 +96,14 @@ impl Prepared {
         pods.insert(&record.cookie, &pod_entry(&pod)).map_err(map("PODS"))?;
         // Last: from here on whatever is not captured does not get out.
         let guards = Guards::establish(&pod, pins, guards)?;
-        Ok(Captured { pod, record, link, guards, config, repairs: [0; 3] })
+        Ok(Captured { pod, record, link, guards, config, port_modes, repairs: [0; 3] })
     }
 }
 
 impl Captured {
     /// Changes how plaintext is received from now on.
-    pub fn set_mode(&self, mode: InboundMode) -> Result<(), CaptureError> {
-        configure(&self.config, &inbound_config(&self.pod, mode))
+    pub fn set_modes(&self, modes: &InboundModes) -> Result<(), CaptureError> {
+        configure_modes(&self.pod, modes, &self.config, &self.port_modes)
     }
 
     /// Leaves everything that arrives and leaves to the kernel, but for connections that were
@@ -157,9 +159,27 @@ fn pod_entry(pod: &Pod) -> bpf::Pod {
     entry
 }
 
-fn inbound_config(pod: &Pod, mode: InboundMode) -> Inbound {
+/// Each port goes from its earlier mode to its new one, without another in between.
+fn configure_modes(
+    pod: &Pod,
+    modes: &InboundModes,
+    config: &Map<u32, Inbound>,
+    port_modes: &Map<u32, u32>,
+) -> Result<(), CaptureError> {
+    let map = map("PORT_MODES");
+    // Those that go make room only at the end: what had to be removed first would be unruled.
+    let known = port_modes.keys().map_err(&map)?;
+    for (port, mode) in &modes.ports {
+        port_modes.insert(&(*port).into(), &(*mode as u32)).map_err(&map)?;
+    }
     let bpf::Pod { ipv4, ipv6 } = pod_entry(pod);
-    Inbound { netns: pod.netns.cookie(), ipv4, ipv6, mode: mode as u32, reserved: 0 }
+    let (netns, mode) = (pod.netns.cookie(), modes.others as u32);
+    configure(config, &Inbound { netns, ipv4, ipv6, mode, reserved: 0 })?;
+    let is_left = |port: &u32| !modes.ports.keys().any(|kept| u32::from(*kept) == *port);
+    for port in known.into_iter().filter(is_left) {
+        port_modes.remove(&port).map_err(&map)?;
+    }
+    Ok(())
 }
 
 fn configure(config: &Map<u32, Inbound>, value: &Inbound) -> Result<(), CaptureError> {

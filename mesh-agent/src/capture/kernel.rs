@@ -153,6 +153,8 @@ pub struct PodPrograms {
     pub guards: Option<GuardPrograms>,
     /// Entry 0 is the configuration of all of them.
     pub config: Map<u32, Inbound>,
+    /// The inbound modes of single ports.
+    pub port_modes: Map<u32, u32>,
     /// The proxy's listeners, by descriptor.
     pub listeners: Map<u32, u32>,
 }
@@ -229,6 +231,7 @@ impl Kernel {
             inbound: load(&mut programs, "inbound")?,
             guards,
             config: private_map(&mut programs, "INBOUND")?,
+            port_modes: private_map(&mut programs, "PORT_MODES")?,
             listeners: private_map(&mut programs, "LISTENERS")?,
         })
     }
@@ -327,8 +330,9 @@ fn private_map<K: Plain, V: Plain>(
     programs: &mut Ebpf,
     name: &'static str,
 ) -> Result<Map<K, V>, KernelError> {
+    use aya::maps::Map::{Array, HashMap, SockMap};
     let data = match programs.take_map(name) {
-        Some(aya::maps::Map::Array(data) | aya::maps::Map::SockMap(data)) => data,
+        Some(Array(data) | HashMap(data) | SockMap(data)) => data,
         _ => return Err(KernelError::Missing(name)),
     };
     data.fd()

@@ -10,14 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_common::{
-    bpf::InboundMode,
-    identity::SpiffeId,
-    model::{Action, Workload},
-};
+use mesh_common::{identity::SpiffeId, model::Workload};
 
 use crate::{
     backoff::Backoff,
+    capture::InboundModes,
     status::{Hook, Phase, PodState},
 };
 
@@ -33,9 +30,9 @@ const RETRY_CAP: Duration = Duration::from_secs(5);
 /// What takes the steps: the kernel and the proxy. Errors are texts for people.
 pub trait Captor: Send {
     /// Captures a pod; one that drains is captured anew.
-    fn capture(&mut self, pod: &Workload, mode: InboundMode) -> Result<(), String>;
+    fn capture(&mut self, pod: &Workload, modes: &InboundModes) -> Result<(), String>;
     /// Changes what happens to plaintext that arrives.
-    fn set_inbound_mode(&mut self, uid: &str, mode: InboundMode) -> Result<(), String>;
+    fn set_inbound_modes(&mut self, uid: &str, modes: &InboundModes) -> Result<(), String>;
     /// Captures no new connections of a pod; those that are proxied go on.
     fn release(&mut self, uid: &str) -> Result<(), String>;
     /// Leaves nothing behind in a released pod.
@@ -67,12 +64,12 @@ struct Entry {
     failure: Option<Failure>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     /// Nothing was done yet.
     New,
     /// The kernel hands its connections to the proxy.
-    Captured(InboundMode),
+    Captured(InboundModes),
     /// Released; its last connections end.
     Draining,
 }
@@ -179,7 +176,7 @@ impl Entry {
     }
 
     fn phase(&self) -> Phase {
-        match (&self.failure, self.state) {
+        match (&self.failure, &self.state) {
             (Some(Failure { retry_at: None, .. }), State::New | State::Draining) => Phase::Waiting,
             (Some(_), State::New) => Phase::Failed,
             (None, State::New) => Phase::Waiting,
@@ -219,14 +216,16 @@ impl Entry {
             }
             self.state = State::New;
         }
-        let mode = inbound_mode(workload);
-        match self.state {
-            State::Captured(current) if current == mode => {}
+        let modes = InboundModes::of(workload);
+        match &self.state {
+            State::Captured(current) if *current == modes => {}
             State::Captured(_) => {
-                let set = |uid: &str, captor: &mut dyn Captor| captor.set_inbound_mode(uid, mode);
-                if self.step(now, "change the inbound mode of", set, captor) {
-                    tracing::info!(pod = %workload.name, ?mode, "inbound mode");
-                    self.state = State::Captured(mode);
+                let set =
+                    |uid: &str, captor: &mut dyn Captor| captor.set_inbound_modes(uid, &modes);
+                if self.step(now, "change the inbound modes of", set, captor) {
+                    let InboundModes { others, ports } = &modes;
+                    tracing::info!(pod = %workload.name, ?others, ?ports, "inbound modes");
+                    self.state = State::Captured(modes);
                 }
             }
             State::New | State::Draining => {
@@ -236,9 +235,9 @@ impl Entry {
                     self.failure = Some(Failure { reason, backoff, retry_at: None });
                     return;
                 }
-                let capture = |_: &str, captor: &mut dyn Captor| captor.capture(workload, mode);
+                let capture = |_: &str, captor: &mut dyn Captor| captor.capture(workload, &modes);
                 if self.step(now, "capture", capture, captor) {
-                    self.state = State::Captured(mode);
+                    self.state = State::Captured(modes);
                 }
             }
         }
@@ -297,22 +296,6 @@ impl Entry {
     fn is_waiting_until(&self, now: Instant) -> bool {
         let retry_at = self.failure.as_ref().and_then(|failure| failure.retry_at);
         retry_at.is_some_and(|retry_at| now < retry_at)
-    }
-}
-
-/// Plaintext that is refused whatever else holds never gets to the proxy. It needs the proxy where
-/// a policy has to be asked about it, or its port.
-fn inbound_mode(workload: &Workload) -> InboundMode {
-    let admission = &workload.admission;
-    if admission.is_strict_everywhere() {
-        InboundMode::Refuse
-    } else if admission.is_strict_somewhere()
-        || admission.default_action == Action::Deny
-        || !workload.authorization_policies.is_empty()
-    {
-        InboundMode::Proxy
-    } else {
-        InboundMode::Pass
     }
 }
 

@@ -8,11 +8,11 @@ use std::{
     sync::Arc,
 };
 
-use mesh_common::{bpf::InboundMode, model::Workload};
+use mesh_common::model::Workload;
 
 use super::enrolment::Captor;
 use crate::{
-    capture::{Capture, CaptureError, HookState, netns::Netns},
+    capture::{Capture, CaptureError, HookState, InboundModes, netns::Netns},
     observe::{
         Observer,
         unmeshed::{self, Unmeshed},
@@ -80,7 +80,7 @@ impl Kernel {
 }
 
 impl Captor for Kernel {
-    fn capture(&mut self, pod: &Workload, mode: InboundMode) -> Result<(), String> {
+    fn capture(&mut self, pod: &Workload, modes: &InboundModes) -> Result<(), String> {
         // Looked up first: where it is replaced meanwhile, the next look finds that out.
         let place = self.place(pod);
         let before = self.unmeshed(pod, place.as_ref());
@@ -88,7 +88,7 @@ impl Captor for Kernel {
             self.proxy.serve(pod, listeners);
             Ok(())
         };
-        if let Err(error) = self.capture.capture(pod, mode, serve) {
+        if let Err(error) = self.capture.capture(pod, modes.clone(), serve) {
             // It may have been served already when a later step failed.
             self.proxy.forget(&pod.uid);
             return Err(error.to_string());
@@ -101,8 +101,8 @@ impl Captor for Kernel {
         Ok(())
     }
 
-    fn set_inbound_mode(&mut self, uid: &str, mode: InboundMode) -> Result<(), String> {
-        self.capture.set_inbound_mode(uid, mode).map_err(|error| error.to_string())
+    fn set_inbound_modes(&mut self, uid: &str, modes: &InboundModes) -> Result<(), String> {
+        self.capture.set_inbound_modes(uid, modes.clone()).map_err(|error| error.to_string())
     }
 
     fn release(&mut self, uid: &str) -> Result<(), String> {

@@ -12,7 +12,7 @@ const START: Duration = Duration::from_secs(1000);
 struct Fake {
     /// Captured (true) or released (false), by uid.
     pods: BTreeMap<Arc<str>, bool>,
-    modes: BTreeMap<Arc<str>, InboundMode>,
+    modes: BTreeMap<Arc<str>, InboundModes>,
     adopted: BTreeSet<Arc<str>>,
     connections: BTreeMap<Arc<str>, usize>,
     gone: BTreeSet<Arc<str>>,
@@ -32,18 +32,18 @@ impl Fake {
 }
 
 impl Captor for Fake {
-    fn capture(&mut self, pod: &Workload, mode: InboundMode) -> Result<(), String> {
+    fn capture(&mut self, pod: &Workload, modes: &InboundModes) -> Result<(), String> {
         self.call("capture", &pod.uid)?;
         self.adopted.remove(&pod.uid);
         self.gone.remove(&pod.uid);
         self.pods.insert(Arc::clone(&pod.uid), true);
-        self.modes.insert(Arc::clone(&pod.uid), mode);
+        self.modes.insert(Arc::clone(&pod.uid), modes.clone());
         Ok(())
     }
 
-    fn set_inbound_mode(&mut self, uid: &str, mode: InboundMode) -> Result<(), String> {
-        self.call(&format!("{mode:?}"), uid)?;
-        self.modes.insert(uid.into(), mode);
+    fn set_inbound_modes(&mut self, uid: &str, modes: &InboundModes) -> Result<(), String> {
+        self.call(&format!("{:?}", modes.others), uid)?;
+        self.modes.insert(uid.into(), modes.clone());
         Ok(())
     }
 
@@ -246,34 +246,6 @@ fn policies_change_the_inbound_mode_live() {
 }
 
 #[test]
-fn peer_modes_and_the_default_action_choose_the_inbound_mode() {
-    use mesh_common::model::{Admission, PeerMode, PortMode};
-    let port = |mode| vec![PortMode { port: 80, mode }];
-    let strict = Admission { peer_mode: PeerMode::Strict, ..Admission::default() };
-    let deny = Admission { default_action: Action::Deny, ..Admission::default() };
-    let policies = vec![NamespacedName::new("shop", "web")];
-    for (admission, policies, mode) in [
-        (Admission::default(), Vec::new(), InboundMode::Pass),
-        (deny, Vec::new(), InboundMode::Proxy),
-        (strict.clone(), policies, InboundMode::Refuse),
-        (
-            Admission { port_modes: port(PeerMode::Permissive), ..strict },
-            Vec::new(),
-            InboundMode::Proxy,
-        ),
-        (
-            Admission { port_modes: port(PeerMode::Strict), ..Admission::default() },
-            Vec::new(),
-            InboundMode::Proxy,
-        ),
-    ] {
-        let workload =
-            Workload { authorization_policies: policies, admission, ..Workload::clone(&pod("a")) };
-        assert_eq!(inbound_mode(&workload), mode, "{:?}", workload.admission);
-    }
-}
-
-#[test]
 fn pods_of_an_earlier_agent_that_are_not_wanted_are_released() {
     let mut world = World::new();
     world.captor.adopted.extend(["a".into(), "b".into()]);
@@ -324,7 +296,7 @@ proptest! {
         prop_assert_eq!(&captured, &uids);
         prop_assert_eq!(world.enrolment.captured(), uids);
         for pod in &desired {
-            prop_assert_eq!(world.captor.modes[&pod.uid], inbound_mode(pod));
+            prop_assert_eq!(&world.captor.modes[&pod.uid], &InboundModes::of(pod));
         }
         prop_assert!(world.enrolment.is_settled());
     }

@@ -166,12 +166,14 @@ mod tests {
 
     use mesh_common::{
         api::v1,
-        bpf::InboundMode,
         model::{NamespacedName, Resource, Workload},
     };
 
     use super::*;
-    use crate::identity::testing::{Ca, Hours};
+    use crate::{
+        capture::InboundModes,
+        identity::testing::{Ca, Hours},
+    };
 
     const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
     const DEADLINE: Duration = Duration::from_secs(20);
@@ -184,13 +186,13 @@ mod tests {
     }
 
     impl Captor for Fake {
-        fn capture(&mut self, pod: &Workload, _mode: InboundMode) -> Result<(), String> {
+        fn capture(&mut self, pod: &Workload, _modes: &InboundModes) -> Result<(), String> {
             let mut captured = self.captured.lock().unwrap_or_else(PoisonError::into_inner);
             captured.push(pod.uid.to_string());
             Ok(())
         }
 
-        fn set_inbound_mode(&mut self, _uid: &str, _mode: InboundMode) -> Result<(), String> {
+        fn set_inbound_modes(&mut self, _uid: &str, _modes: &InboundModes) -> Result<(), String> {
             Ok(())
         }
 
