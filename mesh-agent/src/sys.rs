@@ -247,6 +247,19 @@ struct ObjectAttr {
     flags: u32,
 }
 
+/// How many bytes wait in a TCP socket to be sent for the first time (Linux 2.6.32).
+pub fn unsent_bytes(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    /// `SIOCOUTQNSD`, linux/sockios.h.
+    const REQUEST: libc::Ioctl = 0x894B;
+    let mut unsent: libc::c_int = 0;
+    // SAFETY: this request writes one int, to where the pointer says.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), REQUEST, &raw mut unsent) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(u64::try_from(unsent).unwrap_or_default())
+}
+
 /// The cookie of the network namespace that a socket belongs to (Linux 5.14).
 pub fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
     let mut cookie = 0_u64;

@@ -4,22 +4,19 @@
 //! more; a reset on one side resets the other, also after that side had ended its direction; a
 //! slow reader slows its writer and nobody else.
 
-use std::{
-    convert::Infallible,
-    future::{Future, poll_fn},
-    io,
-    pin::pin,
-    sync::atomic::{AtomicU8, Ordering},
-    task::Poll,
-    time::Duration,
-};
+use std::{io, os::fd::AsFd, time::Duration};
 
 use socket2::SockRef;
-use tokio::{io::Interest, net::TcpStream};
+use tokio::{
+    io::Interest,
+    net::TcpStream,
+    time::{self, Instant},
+};
 
-use super::revoke::Leash;
+use crate::sys;
 
 mod backlog;
+mod ends;
 mod pace;
 pub(super) mod tcp;
 pub(super) mod tunnel;
@@ -50,55 +47,26 @@ pub(super) fn reset(stream: TcpStream) {
     let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
 }
 
-/// Which side failed, for the flow.
-pub(super) fn broken(side: &str, error: &impl std::fmt::Display) -> String {
-    format!("{side}: {error}")
-}
+/// How often a socket is asked whether everything has left it.
+const UNSENT_CHECK: Duration = Duration::from_millis(2);
 
-/// How many directions of a connection have ended.
-#[derive(Default)]
-struct Ended(AtomicU8);
-
-impl Ended {
-    /// One more has.
-    fn add(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+/// Waits until what was written to `socket` has left: a reset discards what has not.
+async fn sent(socket: &TcpStream, deadline: Instant) {
+    let sent = async {
+        // The kernel tells of room in the queue, not of its end.
+        while sys::unsent_bytes(socket.as_fd()).is_ok_and(|unsent| unsent > 0) {
+            time::sleep(UNSENT_CHECK).await;
+        }
+    };
+    tokio::select! {
+        // What has not left by then is lost, as it is where the kernel resets a connection.
+        _ = time::timeout_at(deadline, sent) => {}
+        _ = failure(socket) => {}
     }
-
-    fn both(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == 2
-    }
-}
-
-/// Runs two directions until both have ended, one broke, or the connection lost its right; what
-/// ended it early.
-///
-/// A direction that has ended says so through `ended` and goes on watching its source: a reset
-/// there still has to reach the other side.
-async fn run(
-    one: impl Future<Output = Result<Infallible, String>>,
-    other: impl Future<Output = Result<Infallible, String>>,
-    ended: &Ended,
-    leash: &mut Leash,
-) -> Option<String> {
-    let (mut one, mut other) = (pin!(one), pin!(other));
-    poll_fn(|cx| {
-        if let Poll::Ready(Err(broken)) = one.as_mut().poll(cx) {
-            return Poll::Ready(Some(broken));
-        }
-        if let Poll::Ready(Err(broken)) = other.as_mut().poll(cx) {
-            return Poll::Ready(Some(broken));
-        }
-        if ended.both() {
-            return Poll::Ready(None);
-        }
-        leash.poll_revoked(cx).map(Some)
-    })
-    .await
 }
 
 /// Waits until a connection breaks, without reading from it.
-async fn failure(stream: &TcpStream) -> io::Error {
+pub(super) async fn failure(stream: &TcpStream) -> io::Error {
     loop {
         if let Err(error) = stream.ready(Interest::ERROR).await {
             return error;

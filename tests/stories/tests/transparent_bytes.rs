@@ -290,3 +290,36 @@ fn big_twenty_thousand_connections_of_one_pod_to_one_port() -> Result<()> {
     assert_eq!(seen.trim_end(), format!("{count} connections, each answered its own line"));
     Ok(())
 }
+
+/// Answers at once and goes away with the request unread, as web servers refuse an upload.
+const REFUSE: &str = "
+def serve(s):
+    s.recv(1000)
+    s.sendall(b'413' * 1000)
+    s.close()
+    return 'refused'
+";
+
+#[test]
+fn an_early_answer_arrives_whenever_the_caller_reads_it() -> Result<()> {
+    // One caller reads only once it can write no more, the other all the time.
+    const UPLOAD: &str = "
+for way in ['after', 'meanwhile'] * 10:
+    s = tcp(address(sys.argv[1])[0]); s.connect(address(sys.argv[1]))
+    answer = b''
+    try:
+        while True:
+            s.sendall(b'x' * 65536)
+            if way == 'meanwhile' and select.select([s], [], [], 0)[0]:
+                answer += s.recv(65536)
+    except (ConnectionResetError, BrokenPipeError): pass
+    try:
+        while more := s.recv(65536): answer += more
+    except ConnectionResetError: pass
+    assert answer == b'413' * 1000, (way, len(answer))
+print('answered')
+";
+    let mesh = shop("early-answer").start()?;
+    assert_eq!(between(&mesh, REFUSE, UPLOAD)?, ["answered"; 2]);
+    Ok(())
+}

@@ -3,6 +3,8 @@
 //! Each chunk costs the tunnel more than its bytes, so an application that writes single bytes
 //! would fill memory while the network is slow. While a few wait nothing more is read, and the
 //! next read then finds all that was written meanwhile in one chunk.
+//!
+//! Large chunks are counted as well, so that a stream is not reset before they have left.
 
 use std::{
     sync::{
@@ -20,35 +22,34 @@ use crate::proxy::buffer::COPY;
 /// Small chunks that may wait: enough that a tunnel which is only busy never runs dry.
 const WAITING: usize = 8;
 
-/// Counts the small chunks that a tunnel has not written yet.
+/// Counts the chunks that a tunnel has not written yet.
 #[derive(Default)]
 pub(super) struct Pace(Arc<Waiting>);
 
 #[derive(Default)]
 struct Waiting {
     chunks: AtomicUsize,
+    small: AtomicUsize,
     waker: AtomicWaker,
 }
 
-/// A small chunk; the tunnel drops it when it has written it.
-struct Small {
+/// A chunk; the tunnel drops it when it has written it.
+struct Chunk {
     bytes: Bytes,
     waiting: Arc<Waiting>,
 }
 
 impl Pace {
-    /// Counts `chunk` if it is small, for as long as it exists.
+    /// Counts `chunk` for as long as it exists.
     pub(super) fn count(&self, chunk: Bytes) -> Bytes {
-        if chunk.len() > COPY {
-            return chunk;
-        }
         self.0.chunks.fetch_add(1, Ordering::AcqRel);
-        Bytes::from_owner(Small { bytes: chunk, waiting: self.0.clone() })
+        self.0.small.fetch_add(is_small(&chunk).into(), Ordering::AcqRel);
+        Bytes::from_owner(Chunk { bytes: chunk, waiting: self.0.clone() })
     }
 
     /// Whether another chunk may be sent.
     pub(super) fn has_room(&self) -> bool {
-        self.0.chunks.load(Ordering::Acquire) < WAITING
+        self.0.small.load(Ordering::Acquire) < WAITING
     }
 
     /// Ready once another chunk may be sent.
@@ -59,16 +60,27 @@ impl Pace {
         self.0.waker.register(cx.waker());
         if self.has_room() { Poll::Ready(()) } else { Poll::Pending }
     }
+
+    /// Ready once every chunk has left.
+    pub(super) fn poll_empty(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.waker.register(cx.waker());
+        if self.0.chunks.load(Ordering::Acquire) == 0 { Poll::Ready(()) } else { Poll::Pending }
+    }
 }
 
-impl AsRef<[u8]> for Small {
+fn is_small(chunk: &[u8]) -> bool {
+    chunk.len() <= COPY
+}
+
+impl AsRef<[u8]> for Chunk {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Drop for Small {
+impl Drop for Chunk {
     fn drop(&mut self) {
+        self.waiting.small.fetch_sub(is_small(&self.bytes).into(), Ordering::AcqRel);
         self.waiting.chunks.fetch_sub(1, Ordering::AcqRel);
         self.waiting.waker.wake();
     }
@@ -96,11 +108,12 @@ mod tests {
     }
 
     #[test]
-    fn large_chunks_are_not_counted() {
+    fn large_chunks_take_no_room() {
         let pace = Pace::default();
         let chunks: Vec<_> =
             (0..2 * WAITING).map(|_| pace.count(Bytes::from(vec![0; COPY + 1]))).collect();
         assert!(pace.has_room());
         assert!(chunks.iter().all(|chunk| chunk.len() == COPY + 1));
+        assert_eq!(pace.0.chunks.load(Ordering::Acquire), chunks.len());
     }
 }

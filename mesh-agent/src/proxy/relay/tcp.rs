@@ -1,11 +1,15 @@
 //! Between two TCP connections.
 
-use std::{convert::Infallible, io};
+use std::io;
 
 use bytes::{Buf, Bytes};
 use tokio::net::TcpStream;
 
-use super::{Ended, Transferred, broken, failure, reset, run, shutdown_write};
+use super::{
+    Transferred,
+    ends::{Ends, Halt, Side},
+    failure, reset, sent, shutdown_write,
+};
 use crate::proxy::{buffer, revoke::Leash};
 
 /// Relays until both directions end, or one side breaks and the other is reset.
@@ -15,18 +19,28 @@ pub(in crate::proxy) async fn relay(
     mut leash: Leash,
 ) -> Transferred {
     let (mut from_client, mut to_client) = (0, 0);
-    let ended = Ended::default();
-    let broken = run(
-        copy(&client, &upstream, &mut from_client, ["client", "upstream"], &ended),
-        copy(&upstream, &client, &mut to_client, ["upstream", "client"], &ended),
-        &ended,
-        &mut leash,
-    )
-    .await;
-    if broken.is_some() {
+    let ends = Ends::default();
+    let sides = [Side::Client, Side::Upstream];
+    let is_cut = ends
+        .run(
+            sides,
+            copy(&client, &upstream, &mut from_client, sides, &ends),
+            copy(&upstream, &client, &mut to_client, [Side::Upstream, Side::Client], &ends),
+            &mut leash,
+        )
+        .await;
+    let broken = ends.into_broken();
+    if let Some(broken) = &broken
+        && !is_cut
+    {
+        let left = if broken.side == Side::Client { &upstream } else { &client };
+        sent(left, broken.deadline).await;
+    }
+    if is_cut || broken.is_some() {
         reset(client);
         reset(upstream);
     }
+    let broken = broken.map(|broken| broken.reason);
     Transferred { from_client, to_client, broken, revoked: leash.into_reason() }
 }
 
@@ -35,21 +49,33 @@ async fn copy(
     from: &TcpStream,
     to: &TcpStream,
     moved: &mut u64,
-    names: [&str; 2],
-    ended: &Ended,
-) -> Result<Infallible, String> {
-    let [reader, writer] = names;
+    [reader, writer]: [Side; 2],
+    ends: &Ends,
+) -> Halt {
     loop {
-        let chunk = read(from).await.map_err(|error| broken(reader, &error))?;
+        let chunk = match read(from).await {
+            Ok(chunk) => chunk,
+            Err(error) => return ends.source(reader, &error),
+        };
         if chunk.is_empty() {
             break;
         }
         *moved += chunk.len() as u64;
-        write_all(from, to, chunk, names).await?;
+        if let Err(error) = write_all(from, to, chunk, reader, ends).await {
+            return ends.sink(writer, &error);
+        }
     }
-    shutdown_write(to).map_err(|error| broken(writer, &error))?;
-    ended.add();
-    Err(broken(reader, &failure(from).await))
+    if !ends.is_true_end() {
+        return Halt::Source;
+    }
+    if let Err(error) = shutdown_write(to) {
+        return ends.sink(writer, &error);
+    }
+    if ends.is_broken() {
+        return Halt::Source;
+    }
+    ends.end(reader);
+    ends.source(reader, &failure(from).await)
 }
 
 /// Waits for data without holding a buffer; empty at the end of the stream.
@@ -63,23 +89,26 @@ async fn read(stream: &TcpStream) -> io::Result<Bytes> {
     }
 }
 
-/// Writes all of `chunk`, as fast as the peer reads; gives up where `from` breaks meanwhile.
+/// Writes all of `chunk`, as fast as the peer reads; tells where `from` breaks meanwhile.
 async fn write_all(
     from: &TcpStream,
     to: &TcpStream,
     mut chunk: Bytes,
-    [reader, writer]: [&str; 2],
-) -> Result<(), String> {
+    reader: Side,
+    ends: &Ends,
+) -> io::Result<()> {
     while chunk.has_remaining() {
         match to.try_write(&chunk) {
             Ok(written) => chunk.advance(written),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 tokio::select! {
-                    ready = to.writable() => ready.map_err(|error| broken(writer, &error))?,
-                    error = failure(from) => return Err(broken(reader, &error)),
+                    ready = to.writable() => ready?,
+                    error = failure(from), if !ends.is_broken() => {
+                        ends.socket_broke(reader, &error);
+                    }
                 }
             }
-            Err(error) => return Err(broken(writer, &error)),
+            Err(error) => return Err(error),
         }
     }
     Ok(())

@@ -76,6 +76,27 @@ async fn both(story: impl AsyncFn(Between)) {
     story(over_a_tunnel().await).await;
 }
 
+/// Writes until nothing more is taken for a while.
+async fn fill(writer: &TcpStream) {
+    let block = vec![0xa5; 1 << 16];
+    loop {
+        let quiet = std::time::Duration::from_millis(200);
+        let Ok(writable) = tokio::time::timeout(quiet, writer.writable()).await else { return };
+        writable.expect("writable");
+        match writer.try_write(&block) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => panic!("{error}"),
+            _ => {}
+        }
+    }
+}
+
+/// Reads to the end of data, or to what broke it.
+async fn read_all(mut reader: TcpStream) -> (usize, Option<io::ErrorKind>) {
+    let mut said = Vec::new();
+    let ended = within(reader.read_to_end(&mut said)).await;
+    (said.len(), ended.err().map(|error| error.kind()))
+}
+
 async fn within<T>(future: impl Future<Output = T>) -> T {
     let patience = std::time::Duration::from_secs(20);
     tokio::time::timeout(patience, future).await.expect("not to hang")
@@ -194,16 +215,7 @@ async fn a_reset_by_the_server_after_its_half_close_resets_the_client() {
 #[tokio::test]
 async fn a_reset_arrives_though_the_other_side_reads_nothing() {
     both(async |Between { client, server, relay }| {
-        let block = vec![0xa5; 1 << 16];
-        loop {
-            let quiet = std::time::Duration::from_millis(200);
-            let Ok(writable) = tokio::time::timeout(quiet, client.writable()).await else { break };
-            writable.expect("writable");
-            match client.try_write(&block) {
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => panic!("{error}"),
-                _ => {}
-            }
-        }
+        fill(&client).await;
         reset(client);
         within(super::failure(&server)).await;
         assert!(within(relay).await.expect("relay").broken.is_some());
@@ -227,6 +239,47 @@ async fn single_bytes_for_a_slow_reader_arrive_and_disturb_nobody() {
         assert_eq!(received.len(), TOTAL);
         drop(server);
         assert_eq!(within(relay).await.expect("relay").broken, None);
+    })
+    .await;
+}
+
+/// What fits into every socket on the way.
+const ANSWER: usize = 40_000;
+
+#[tokio::test]
+async fn an_answer_to_an_unread_request_arrives_before_the_reset() {
+    both(async |Between { client, mut server, relay }| {
+        fill(&client).await;
+        server.write_all(&vec![0x5a; ANSWER]).await.expect("write");
+        // What it has not read makes this a reset.
+        drop(server);
+        assert_eq!(read_all(client).await, (ANSWER, Some(io::ErrorKind::ConnectionReset)));
+        assert!(within(relay).await.expect("relay").broken.is_some());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_ended_answer_to_an_unread_request_arrives_with_its_end() {
+    both(async |Between { client, mut server, relay }| {
+        fill(&client).await;
+        server.write_all(&vec![0x5a; ANSWER]).await.expect("write");
+        server.shutdown().await.expect("shutdown");
+        drop(server);
+        assert_eq!(read_all(client).await, (ANSWER, None));
+        assert!(within(relay).await.expect("relay").broken.is_some());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_client_said_before_its_reset_arrives_before_it() {
+    both(async |Between { mut client, server, relay }| {
+        fill(&server).await;
+        client.write_all(&vec![0x5a; ANSWER]).await.expect("write");
+        drop(client);
+        assert_eq!(read_all(server).await, (ANSWER, Some(io::ErrorKind::ConnectionReset)));
+        assert!(within(relay).await.expect("relay").broken.is_some());
     })
     .await;
 }

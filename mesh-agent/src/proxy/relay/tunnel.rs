@@ -4,14 +4,24 @@
 //! control window only after the socket took it, so a slow reader stops the far writer and no
 //! other stream of the tunnel.
 
-use std::{convert::Infallible, future::poll_fn, io, task::Poll};
+use std::{
+    future::{pending, poll_fn},
+    io,
+    pin::pin,
+    task::Poll,
+};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time};
 
 use super::{
-    Ended, Transferred, backlog::Backlog, broken, failure, pace::Pace, reset, run, shutdown_write,
+    Transferred,
+    backlog::Backlog,
+    ends::{Ends, Halt, Side},
+    failure,
+    pace::Pace,
+    reset, sent, shutdown_write,
 };
 use crate::proxy::{buffer, hbone::Stream, revoke::Leash};
 
@@ -25,19 +35,32 @@ pub(in crate::proxy) async fn relay(
 ) -> Transferred {
     let Stream { mut send, mut receive, lease } = stream;
     let (mut from_client, mut to_client) = (0, 0);
-    let ended = Ended::default();
-    let broken = run(
-        upload(&socket, &mut send, &mut from_client, &ended),
-        download(&mut receive, &socket, &mut to_client, &ended),
-        &ended,
-        &mut leash,
-    )
-    .await;
-    if broken.is_some() {
+    let (pace, ends) = (Pace::default(), Ends::default());
+    let is_cut = ends
+        .run(
+            [Side::Socket, Side::Tunnel],
+            upload(&socket, &mut send, &pace, &mut from_client, &ends),
+            download(&mut receive, &socket, &mut to_client, &ends),
+            &mut leash,
+        )
+        .await;
+    let broken = ends.into_broken();
+    match &broken {
+        _ if is_cut => {}
+        Some(broken) if broken.side == Side::Tunnel => sent(&socket, broken.deadline).await,
+        Some(broken) => {
+            // A reset of the stream discards what the tunnel has not taken.
+            let taken = poll_fn(|cx| pace.poll_empty(cx));
+            let _ = time::timeout_at(broken.deadline, taken).await;
+        }
+        None => {}
+    }
+    if is_cut || broken.is_some() {
         send.send_reset(Reason::CANCEL);
         reset(socket);
     }
     drop(lease);
+    let broken = broken.map(|broken| broken.reason);
     Transferred { from_client, to_client, broken, revoked: leash.into_reason() }
 }
 
@@ -45,21 +68,38 @@ pub(in crate::proxy) async fn relay(
 async fn upload(
     socket: &TcpStream,
     send: &mut SendStream<Bytes>,
+    pace: &Pace,
     moved: &mut u64,
-    ended: &Ended,
-) -> Result<Infallible, String> {
-    let pace = Pace::default();
+    ends: &Ends,
+) -> Halt {
     loop {
-        let capacity = room(socket, send, &pace).await?;
-        let Some(chunk) = read(socket, send, capacity).await? else { break };
+        let capacity = match room(socket, send, pace, ends).await {
+            Ok(capacity) => capacity,
+            Err(halt) => return halt,
+        };
+        let chunk = match read(socket, send, capacity, ends).await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => break,
+            Err(halt) => return halt,
+        };
         *moved += chunk.len() as u64;
-        send.send_data(pace.count(chunk), false).map_err(|error| broken("tunnel", &error))?;
+        if let Err(error) = send.send_data(pace.count(chunk), false) {
+            return tunnel_broke(ends, &error);
+        }
     }
-    send.send_data(Bytes::new(), true).map_err(|error| broken("tunnel", &error))?;
-    ended.add();
+    if !ends.is_true_end() {
+        return Halt::Source;
+    }
+    if let Err(error) = send.send_data(pace.count(Bytes::new()), true) {
+        return tunnel_broke(ends, &error);
+    }
+    if ends.is_broken() {
+        return Halt::Source;
+    }
+    ends.end(Side::Socket);
     tokio::select! {
-        error = failure(socket) => Err(broken("socket", &error)),
-        reason = poll_fn(|cx| send.poll_reset(cx)) => Err(stream_reset(reason)),
+        error = failure(socket) => ends.source(Side::Socket, &error),
+        reason = poll_fn(|cx| send.poll_reset(cx)) => stream_reset(ends, reason),
     }
 }
 
@@ -69,14 +109,15 @@ async fn room(
     socket: &TcpStream,
     send: &mut SendStream<Bytes>,
     pace: &Pace,
-) -> Result<usize, String> {
+    ends: &Ends,
+) -> Result<usize, Halt> {
     send.reserve_capacity(buffer::BLOCK);
     if send.capacity() > 0 && pace.has_room() {
         return Ok(send.capacity());
     }
-    let room = poll_fn(|cx| {
+    let mut room = pin!(poll_fn(|cx| {
         if let Poll::Ready(reason) = send.poll_reset(cx) {
-            return Poll::Ready(Err(stream_reset(reason)));
+            return Poll::Ready(Err(stream_reset(ends, reason)));
         }
         if pace.poll_room(cx).is_pending() {
             return Poll::Pending;
@@ -87,15 +128,16 @@ async fn room(
         match send.poll_capacity(cx) {
             Poll::Ready(Some(Ok(0))) | Poll::Pending => Poll::Pending,
             Poll::Ready(Some(capacity)) => {
-                Poll::Ready(capacity.map_err(|error| broken("tunnel", &error)))
+                Poll::Ready(capacity.map_err(|error| tunnel_broke(ends, &error)))
             }
-            Poll::Ready(None) => Poll::Ready(Err(stream_reset(Ok(Reason::CANCEL)))),
+            Poll::Ready(None) => Poll::Ready(Err(stream_reset(ends, Ok(Reason::CANCEL)))),
         }
-    });
+    }));
     tokio::select! {
-        room = room => room,
-        error = failure(socket) => Err(broken("socket", &error)),
+        room = &mut room => return room,
+        error = failure(socket), if !ends.is_broken() => ends.socket_broke(Side::Socket, &error),
     }
+    room.await
 }
 
 /// Waits for data or the end of data, which is `None`, and for a reset of the stream.
@@ -103,27 +145,34 @@ async fn read(
     socket: &TcpStream,
     send: &mut SendStream<Bytes>,
     capacity: usize,
-) -> Result<Option<Bytes>, String> {
+    ends: &Ends,
+) -> Result<Option<Bytes>, Halt> {
     loop {
         poll_fn(|cx| {
             if let Poll::Ready(reason) = send.poll_reset(cx) {
-                return Poll::Ready(Err(stream_reset(reason)));
+                return Poll::Ready(Err(stream_reset(ends, reason)));
             }
-            socket.poll_read_ready(cx).map_err(|error| broken("socket", &error))
+            socket.poll_read_ready(cx).map_err(|error| ends.source(Side::Socket, &error))
         })
         .await?;
         match buffer::try_read(socket, capacity) {
             Ok(chunk) if chunk.is_empty() => return Ok(None),
             Ok(chunk) => return Ok(Some(chunk)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(broken("socket", &error)),
+            Err(error) => return Err(ends.source(Side::Socket, &error)),
         }
     }
 }
 
-fn stream_reset(reason: Result<Reason, h2::Error>) -> String {
+fn stream_reset(ends: &Ends, reason: Result<Reason, h2::Error>) -> Halt {
     let reason = reason.unwrap_or(Reason::CANCEL);
-    broken("tunnel", &format_args!("reset: {reason}"))
+    ends.tunnel_broke(&format_args!("reset: {reason}"));
+    Halt::Sink
+}
+
+fn tunnel_broke(ends: &Ends, error: &h2::Error) -> Halt {
+    ends.tunnel_broke(error);
+    Halt::Sink
 }
 
 /// From the tunnel to the socket.
@@ -134,37 +183,65 @@ async fn download(
     receive: &mut RecvStream,
     socket: &TcpStream,
     moved: &mut u64,
-    ended: &Ended,
-) -> Result<Infallible, String> {
+    ends: &Ends,
+) -> Halt {
+    let delivered = deliver_all(receive, socket, moved, ends).await;
+    let ended = match delivered {
+        Ok(true) => shutdown_write(socket),
+        Ok(false) => return Halt::Source,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = ended {
+        return ends.sink(Side::Socket, &error);
+    }
+    if ends.is_broken() {
+        return Halt::Source;
+    }
+    ends.end(Side::Tunnel);
+    pending().await
+}
+
+/// Delivers what comes out of the tunnel; whether all did that the far side sent.
+async fn deliver_all(
+    receive: &mut RecvStream,
+    socket: &TcpStream,
+    moved: &mut u64,
+    ends: &Ends,
+) -> io::Result<bool> {
     let mut backlog = Backlog::default();
-    loop {
+    let is_whole = loop {
         let chunk = if backlog.is_empty() {
             receive.data().await
         } else {
             tokio::select! {
                 biased;
                 ready = socket.writable() => {
-                    ready.map_err(|error| broken("socket", &error))?;
+                    ready?;
                     deliver(&mut backlog, socket, receive, moved)?;
                     continue;
                 }
                 chunk = receive.data() => chunk,
             }
         };
-        let Some(chunk) = chunk else { break };
+        let chunk = match chunk {
+            Some(Ok(chunk)) => chunk,
+            Some(Err(error)) => {
+                ends.tunnel_broke(&error);
+                break false;
+            }
+            None => break true,
+        };
         let is_first = backlog.is_empty();
-        backlog.push(chunk.map_err(|error| broken("tunnel", &error))?);
+        backlog.push(chunk);
         if is_first {
             deliver(&mut backlog, socket, receive, moved)?;
         }
-    }
+    };
     while !backlog.is_empty() {
-        socket.writable().await.map_err(|error| broken("socket", &error))?;
+        socket.writable().await?;
         deliver(&mut backlog, socket, receive, moved)?;
     }
-    shutdown_write(socket).map_err(|error| broken("socket", &error))?;
-    ended.add();
-    std::future::pending().await
+    Ok(is_whole)
 }
 
 /// Gives the socket what it takes now, and the room for that back to the far writer.
@@ -173,17 +250,17 @@ fn deliver(
     socket: &TcpStream,
     receive: &mut RecvStream,
     moved: &mut u64,
-) -> Result<(), String> {
+) -> io::Result<()> {
     while let Some(chunk) = backlog.front() {
         match socket.try_write(chunk) {
             Ok(written) => {
                 backlog.advance(written);
                 *moved += written as u64;
-                let released = receive.flow_control().release_capacity(written);
-                released.map_err(|error| broken("tunnel", &error))?;
+                // A stream that is over wants no room.
+                let _ = receive.flow_control().release_capacity(written);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => return Err(broken("socket", &error)),
+            Err(error) => return Err(error),
         }
     }
     Ok(())
