@@ -32,6 +32,23 @@ pub mod ports {
     pub const READINESS: u16 = 15021;
 }
 
+/// What nodemesh's own objects in a cluster are called: in deploy/, and in the code that makes,
+/// looks for or removes them.
+pub mod names {
+    /// Deployment, Service, account, Role and Lease of the controller.
+    pub const CONTROLLER: &str = "mesh-controller";
+    /// DaemonSet, account and Role of the agents.
+    pub const AGENT: &str = "mesh-agent";
+    /// The Secret with the root of the certificate authority.
+    pub const CA_SECRET: &str = "nodemesh-ca";
+    /// The ConfigMap with the root certificates, which agents mount.
+    pub const TRUST_BUNDLE: &str = "nodemesh-trust-bundle";
+    /// The key of the ConfigMap.
+    pub const TRUST_BUNDLE_KEY: &str = "root.crt";
+    /// For whom an agent's token is good.
+    pub const TOKEN_AUDIENCE: &str = "nodemesh-controller";
+}
+
 /// The label that opts a Namespace or a Pod in (`enabled`) or a Pod out (`disabled`).
 pub const MESH_LABEL: &str = "nodemesh.dev/mesh";
 /// The namespace that nodemesh itself runs in, which never enrols.

@@ -9,6 +9,7 @@
 pub mod ca;
 pub mod captured;
 pub mod compile;
+pub mod crd;
 pub mod delta;
 pub mod index;
 pub mod mesh;

@@ -10,6 +10,7 @@ use mesh_common::model::NamespacedName;
 
 mod endpoint_slice;
 mod fields;
+pub(crate) mod limits;
 mod peer;
 mod pod;
 mod policy;
@@ -19,7 +20,9 @@ mod service;
 pub use endpoint_slice::{Endpoint, EndpointSlice, SlicePort};
 pub use fields::{FieldError, is_name, named};
 pub use peer::{MeshConfig, MeshConfigObject, PeerPolicy, PeerPolicyObject};
+pub(crate) use peer::{MeshConfigSpec, PeerPolicySpec};
 pub use pod::Pod;
+pub(crate) use policy::PolicySpec;
 pub use policy::{AuthorizationPolicyObject, Policy};
 pub use service::{Service, ServiceAddresses};
 

@@ -10,6 +10,8 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod demo;
 mod ebpf;
+mod image;
+mod manifests;
 mod preflight;
 mod setup;
 mod step;
@@ -50,6 +52,12 @@ enum Command {
         #[arg(long, hide = true)]
         supervised: bool,
     },
+    /// Builds the image for clusters into target/image/nodemesh.tar: static programs, no daemon.
+    Image,
+    /// Writes the definitions of nodemesh's kinds, deploy/crds, from the Rust types, and the chart.
+    Crds,
+    /// Writes the Helm chart, deploy/chart, from deploy/base.
+    Manifests,
     /// Runs all tests, or those whose names contain one of the filters.
     Test {
         /// Parts of test names.
@@ -80,6 +88,12 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Bench { supervised: true } => bench::run()?,
         Command::Bench { .. } => return bench::launch(),
+        Command::Image => println!("{}", image::run()?.display()),
+        Command::Crds => {
+            manifests::crds()?;
+            manifests::chart()?;
+        }
+        Command::Manifests => manifests::chart()?,
         Command::Test { filters } => {
             setup::run()?;
             setup::build()?;

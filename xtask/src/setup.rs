@@ -46,7 +46,7 @@ const LINKER: [Requirement; 5] = [
 ];
 
 /// What the demo and the tests lay out nodes with, run in pods and look with.
-const PROGRAMS: [Requirement; 9] = [
+const PROGRAMS: [Requirement; 10] = [
     need("ip", "iproute2"),
     need("nsenter", "util-linux"),
     need("nginx", "nginx-light"),
@@ -56,6 +56,7 @@ const PROGRAMS: [Requirement; 9] = [
     need("tcpdump", "tcpdump"),
     need("bpftool", "bpftool"),
     need("/usr/bin/python3", "python3"),
+    need("skopeo", "skopeo"),
 ];
 
 /// What the benchmark measures with.

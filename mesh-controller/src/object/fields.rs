@@ -5,10 +5,7 @@ use std::{fmt, net::IpAddr};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mesh_common::model::NamespacedName;
 
-/// Kubernetes allows names this many bytes (RFC 1123 subdomain).
-const NAME_BYTES: usize = 253;
-/// A namespace is a DNS label, which has this many bytes at most (RFC 1123).
-const LABEL_BYTES: usize = 63;
+use super::limits;
 
 /// A field whose value cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,8 +37,7 @@ impl std::error::Error for FieldError {}
 /// Where the name is missing, or either is no Kubernetes name.
 pub fn named(metadata: &ObjectMeta) -> Result<NamespacedName, FieldError> {
     let namespace = metadata.namespace.as_deref().unwrap_or("default");
-    let is_label = namespace.len() <= LABEL_BYTES && !namespace.contains('.');
-    if !is_label || !is_name(namespace) {
+    if !is_namespace(namespace) {
         return Err(FieldError::new(
             "metadata.namespace",
             format!("`{namespace}` is no namespace: 1 to 63 lower-case letters, digits and dashes"),
@@ -88,9 +84,22 @@ pub fn port(field: &str, number: i32) -> Result<u16, FieldError> {
         .ok_or_else(|| FieldError::new(field, format!("{number} is not within 1 to 65535")))
 }
 
+/// That a list has no more than `most` entries.
+pub fn at_most(field: &str, count: usize, most: usize) -> Result<(), FieldError> {
+    if count <= most {
+        return Ok(());
+    }
+    Err(FieldError::new(field, format!("{count} entries, more than {most}; write several objects")))
+}
+
 /// Whether a port with this `protocol` is TCP, the default.
 pub fn is_tcp(protocol: Option<&str>) -> bool {
     protocol.is_none_or(|protocol| protocol == "TCP")
+}
+
+/// Whether `text` can be the name of a namespace.
+pub fn is_namespace(text: &str) -> bool {
+    text.len() <= limits::NAMESPACE && !text.contains('.') && is_name(text)
 }
 
 /// Whether `text` is an RFC 1123 subdomain, as names of objects are.
@@ -102,5 +111,5 @@ pub fn is_name(text: &str) -> bool {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    text.len() <= NAME_BYTES && text.split('.').all(label)
+    text.len() <= limits::NAME && text.split('.').all(label)
 }

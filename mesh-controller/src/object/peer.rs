@@ -3,9 +3,10 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mesh_common::model::{Action, NamespacedName, PeerMode, PortMode};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::{FieldError, Labels, fields, selector::SelectorField};
+use super::{FieldError, Labels, fields, limits, selector::SelectorField};
 
 /// The one MeshConfig.
 const MESH_CONFIG: &str = "default";
@@ -53,24 +54,37 @@ pub struct PeerPolicyObject {
     _kind: String,
     metadata: ObjectMeta,
     spec: PeerPolicySpec,
+    #[serde(default, rename = "status")]
+    _status: Option<serde_json::Value>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+/// Whether callers of pods have to prove who they are.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct PeerPolicySpec {
+pub(crate) struct PeerPolicySpec {
+    /// The pods that the policy is for: of its namespace, or of all where the policy is in
+    /// nodemesh-system. Left out, every pod.
     selector: Option<SelectorField>,
+    /// STRICT refuses plaintext, PERMISSIVE lets it in where no AuthorizationPolicy refuses it.
     mode: ModeField,
+    /// Ports of the pod where another mode holds.
+    #[schemars(length(max = limits::PORTS))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["port"]))]
     ports: Option<Vec<PortField>>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+/// A port of another mode.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct PortField {
+    /// A port of the pod, which need not be that of the Service.
+    #[schemars(range(min = 1, max = 65535))]
     port: i32,
+    /// The mode of this port.
     mode: ModeField,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 enum ModeField {
     #[default]
@@ -89,32 +103,39 @@ pub struct MeshConfigObject {
     metadata: ObjectMeta,
     #[serde(default)]
     spec: MeshConfigSpec,
+    #[serde(default, rename = "status")]
+    _status: Option<serde_json::Value>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+/// What holds for the whole mesh where nothing says otherwise.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct MeshConfigSpec {
+pub(crate) struct MeshConfigSpec {
+    /// Connections that no AuthorizationPolicy governs.
     #[serde(default)]
     authorization: AuthorizationField,
+    /// Pods that no PeerPolicy is for.
     #[serde(default)]
     peer: PeerField,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct AuthorizationField {
+    /// What becomes of connections that no ALLOW policy governs.
     #[serde(default)]
     default: ActionField,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct PeerField {
+    /// STRICT refuses plaintext, PERMISSIVE lets it in where no AuthorizationPolicy refuses it.
     #[serde(default)]
     mode: ModeField,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 enum ActionField {
     #[default]
@@ -137,7 +158,9 @@ impl TryFrom<PeerPolicyObject> for PeerPolicy {
     fn try_from(object: PeerPolicyObject) -> Result<Self, FieldError> {
         let PeerPolicySpec { selector, mode, ports } = object.spec;
         let mut modes: Vec<PortMode> = Vec::new();
-        for (at, it) in ports.unwrap_or_default().into_iter().enumerate() {
+        let ports = ports.unwrap_or_default();
+        fields::at_most("spec.ports", ports.len(), limits::PORTS)?;
+        for (at, it) in ports.into_iter().enumerate() {
             let field = format!("spec.ports[{at}].port");
             let port = fields::port(&field, it.port)?;
             if modes.iter().any(|known| known.port == port) {
