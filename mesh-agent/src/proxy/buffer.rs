@@ -15,6 +15,10 @@ pub(super) const BLOCK: usize = 64 * 1024;
 /// whole block alive.
 pub(super) const COPY: usize = 2 * 1024;
 
+/// The least room for which a block is read into: where less is left of it, the next one is taken.
+/// A new block for each read, on the other hand, would have every chunk that waits hold a block.
+const LEAST: usize = 8 * 1024;
+
 thread_local! {
     static SHARED: RefCell<BytesMut> = RefCell::new(BytesMut::new());
 }
@@ -23,8 +27,9 @@ thread_local! {
 /// chunk at the end of the stream.
 pub(super) fn try_read(stream: &TcpStream, limit: usize) -> io::Result<Bytes> {
     SHARED.with_borrow_mut(|block| {
-        block.reserve(limit.min(BLOCK));
-        let read = stream.try_read_buf(&mut (&mut *block).limit(limit.min(BLOCK)))?;
+        make_room(block);
+        let room = block.capacity() - block.len();
+        let read = stream.try_read_buf(&mut (&mut *block).limit(limit.min(room)))?;
         if read <= COPY {
             let chunk = Bytes::copy_from_slice(block);
             block.clear();
@@ -33,4 +38,44 @@ pub(super) fn try_read(stream: &TcpStream, limit: usize) -> io::Result<Bytes> {
             Ok(block.split().freeze())
         }
     })
+}
+
+fn make_room(block: &mut BytesMut) {
+    if block.capacity() - block.len() < LEAST {
+        block.reserve(BLOCK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_that_wait_share_blocks() {
+        let mut block = BytesMut::new();
+        let mut waiting = Vec::new();
+        for _ in 0..200 {
+            make_room(&mut block);
+            block.put_bytes(1, COPY + 1);
+            waiting.push(block.split().freeze());
+        }
+        let begins_a_block = |pair: &&[Bytes]| {
+            let end = pair[0].as_ptr().wrapping_add(pair[0].len());
+            end != pair[1].as_ptr()
+        };
+        let blocks = 1 + waiting.windows(2).filter(begins_a_block).count();
+        let least = 200 * (COPY + 1) / BLOCK;
+        assert!(blocks <= 2 * least, "{blocks} blocks hold what fits into {least}");
+    }
+
+    #[test]
+    fn a_block_that_nobody_holds_is_used_again() {
+        let mut block = BytesMut::new();
+        make_room(&mut block);
+        let first = block.as_ptr();
+        block.put_bytes(1, BLOCK);
+        drop(block.split());
+        make_room(&mut block);
+        assert_eq!(block.as_ptr(), first);
+    }
 }
