@@ -53,6 +53,16 @@ impl Observer {
         self.metrics.unknown_origin();
     }
 
+    /// Counts a tunnel's handshake that did not end in time, or gave way to newer ones.
+    pub fn handshake_given_up(&self) {
+        self.metrics.handshake_given_up();
+    }
+
+    /// Counts a connection that could not be accepted for lack of descriptors or memory.
+    pub fn accept_failed(&self) {
+        self.metrics.accept_failed();
+    }
+
     /// The last `last` flows (0: all) that `filter` lets through, oldest first.
     pub fn recent(&self, last: usize, filter: &FlowFilter) -> Vec<Arc<Flow>> {
         filter.last_of(self.ring.remembered(), last)

@@ -32,6 +32,7 @@ mod buffer;
 mod deliver;
 mod dial;
 mod failure;
+mod handshakes;
 mod hbone;
 mod inbound;
 mod outbound;
@@ -45,7 +46,7 @@ mod worker;
 
 use failure::Failure;
 pub use pod::ServedPod;
-use refusal::RefusalLog;
+use refusal::{RefusalLog, Seldom};
 use worker::Worker;
 
 /// How long a connection attempt to an upstream may take (design: connect timeout 5 s).
@@ -83,6 +84,8 @@ struct Shared {
     certificates: Arc<Certificates>,
     observer: Arc<Observer>,
     refusals: RefusalLog,
+    /// Speaks of accepting that fails.
+    failed_accepts: Seldom,
     pods: RwLock<HashMap<Arc<str>, Arc<ServedPod>>>,
 }
 
@@ -124,6 +127,7 @@ impl Proxy {
             certificates,
             observer,
             refusals: RefusalLog::default(),
+            failed_accepts: Seldom::default(),
             pods: RwLock::default(),
         });
         let workers = (0..config.workers.max(1))
@@ -160,10 +164,19 @@ impl Proxy {
         }
     }
 
-    /// Closes a pod's listeners and forgets it: its network namespace is gone.
+    /// Closes the listeners of a pod that could not be captured after all.
+    pub fn withdraw(&self, uid: &str) {
+        if let Some(pod) = self.shared.pods.write().expect(LOCK).remove(uid) {
+            pod.stop();
+        }
+    }
+
+    /// Closes a pod's listeners, ends what is left of its connections and forgets it: its network
+    /// namespace is gone, and the proxy's sockets keep nothing but its remains.
     pub fn forget(&self, uid: &str) {
         if let Some(pod) = self.shared.pods.write().expect(LOCK).remove(uid) {
             pod.stop();
+            pod.end();
         }
     }
 

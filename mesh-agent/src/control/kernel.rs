@@ -90,7 +90,7 @@ impl Captor for Kernel {
         };
         if let Err(error) = self.capture.capture(pod, modes.clone(), serve) {
             // It may have been served already when a later step failed.
-            self.proxy.forget(&pod.uid);
+            self.proxy.withdraw(&pod.uid);
             return Err(error.to_string());
         }
         let Told { node, observer, snapshot } = &self.told;

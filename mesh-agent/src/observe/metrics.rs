@@ -86,6 +86,14 @@ impl Metrics {
         self.connections.unknown_origins.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn handshake_given_up(&self) {
+        self.connections.handshakes_given_up.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn accept_failed(&self) {
+        self.connections.failed_accepts.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn missed(&self, flows: u64) {
         self.connections.missed_flows.fetch_add(flows, Ordering::Relaxed);
     }
@@ -98,6 +106,8 @@ struct Connections {
     closed: Bounded<ClosedLabels, Closed>,
     unknown_origins: AtomicU64,
     missed_flows: AtomicU64,
+    handshakes_given_up: AtomicU64,
+    failed_accepts: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -114,6 +124,8 @@ impl Connections {
             closed: Bounded::new(limit),
             unknown_origins: AtomicU64::new(0),
             missed_flows: AtomicU64::new(0),
+            handshakes_given_up: AtomicU64::new(0),
+            failed_accepts: AtomicU64::new(0),
         }
     }
 }
@@ -161,6 +173,16 @@ impl Collector for Connections {
                 "nodemesh_flows_missed",
                 "Flows that a follower was too slow to read",
                 self.missed_flows.load(Ordering::Relaxed),
+            ),
+            (
+                "nodemesh_handshakes_given_up",
+                "Handshakes of tunnels that did not end in time or gave way to newer ones",
+                self.handshakes_given_up.load(Ordering::Relaxed),
+            ),
+            (
+                "nodemesh_failed_accepts",
+                "Times that accepting failed for lack of descriptors or memory",
+                self.failed_accepts.load(Ordering::Relaxed),
             ),
         ] {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;

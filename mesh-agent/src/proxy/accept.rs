@@ -2,7 +2,10 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time,
+};
 
 use super::{dial, hbone, inbound, outbound, pod::ServedPod, worker::Context};
 
@@ -39,8 +42,15 @@ pub(super) async fn accept_loop(
             // The peer gave up first: nothing of ours is wrong.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                tracing::warn!(pod = %pod.pod.name, %error, "cannot accept; trying again");
-                tokio::time::sleep(PAUSE).await;
+                context.shared.observer.accept_failed();
+                if context.shared.failed_accepts.is_due() {
+                    let advice = "raise the agent's limit of open files if this goes on";
+                    tracing::warn!(pod = %pod.pod.name, %error, "cannot accept; will try again, {advice}");
+                }
+                tokio::select! {
+                    () = time::sleep(PAUSE) => {}
+                    () = &mut stopped => return,
+                }
             }
         }
     }
@@ -58,6 +68,9 @@ fn start(
     // A socket that refuses this is already dead, and the first read says so.
     let _ = stream.set_nodelay(true);
     let _ = dial::keep_urgent_data(&stream);
+    if let Purpose::Inbound = purpose {
+        let _ = dial::keep_application_alive(&stream);
+    }
     match purpose {
         Purpose::Outbound => tokio::spawn(outbound::serve(context, pod, stream, peer)),
         Purpose::Inbound => tokio::spawn(inbound::serve(context, pod, stream, peer)),

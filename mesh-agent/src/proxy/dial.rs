@@ -17,10 +17,26 @@ use tokio::{
 use super::CONNECT_TIMEOUT;
 use crate::capture::{enroll::Pod, sockets::SocketTable};
 
-/// When an idle connection is first probed; then every [`PROBE_INTERVAL`], [`PROBES`] times.
-const PROBE_AFTER: Duration = Duration::from_secs(30);
-const PROBE_INTERVAL: Duration = Duration::from_secs(10);
-const PROBES: u32 = 3;
+/// How an idle connection is probed whether its other end is still there.
+struct Probing {
+    after: Duration,
+    interval: Duration,
+    probes: u32,
+}
+
+/// Of a tunnel: a node that is gone is noticed within [`TUNNEL_SILENCE`].
+const TUNNEL: Probing =
+    Probing { after: Duration::from_secs(30), interval: Duration::from_secs(10), probes: 3 };
+/// How long a tunnel's other end may leave bytes unacknowledged, the same as for an idle one.
+/// Tunnels are read at once, so a closed window does not stand for a slow application.
+const TUNNEL_SILENCE: Duration = Duration::from_secs(60);
+/// Of a connection that is an application's own. An application that asked for keepalive gets it
+/// from the proxy beside it, so the proxy has to ask the far end. It gives up after 12 minutes and
+/// no sooner, near the 15 minutes that Linux retries unacknowledged data (`tcp_retries2`): an
+/// outage that a plain connection lives through must not end this one. Interval and number are
+/// the defaults of Linux (`tcp_keepalive_intvl`, `tcp_keepalive_probes`).
+const APPLICATION: Probing =
+    Probing { after: Duration::from_secs(60), interval: Duration::from_secs(75), probes: 9 };
 
 /// Connects to `to` from `pod`'s namespace.
 ///
@@ -33,7 +49,9 @@ pub(super) async fn connect(
     admit: u64,
 ) -> io::Result<TcpStream> {
     let socket = open(sockets, pod, to.ip(), admit)?;
-    finish(socket, to).await
+    let stream = finish(socket, to).await?;
+    keep_application_alive(&stream)?;
+    Ok(stream)
 }
 
 /// A socket of the proxy in `pod`'s namespace, of the family of `like`, not yet connected.
@@ -67,11 +85,22 @@ pub(super) fn keep_urgent_data(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_out_of_band_inline(true)
 }
 
-/// Notices within a minute that the node at the other end of a tunnel is gone.
-pub(super) fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+/// Notices within a minute that the node at the other end of a tunnel is gone, also while bytes
+/// are under way.
+pub(super) fn keep_tunnel_alive(stream: &TcpStream) -> io::Result<()> {
+    probe(stream, &TUNNEL)?;
+    SockRef::from(stream).set_tcp_user_timeout(Some(TUNNEL_SILENCE))
+}
+
+/// Notices that the other end of an application's connection is gone.
+pub(super) fn keep_application_alive(stream: &TcpStream) -> io::Result<()> {
+    probe(stream, &APPLICATION)
+}
+
+fn probe(stream: &TcpStream, probing: &Probing) -> io::Result<()> {
     let probes = TcpKeepalive::new()
-        .with_time(PROBE_AFTER)
-        .with_interval(PROBE_INTERVAL)
-        .with_retries(PROBES);
+        .with_time(probing.after)
+        .with_interval(probing.interval)
+        .with_retries(probing.probes);
     SockRef::from(stream).set_tcp_keepalive(&probes)
 }

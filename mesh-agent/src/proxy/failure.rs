@@ -49,6 +49,12 @@ pub(super) enum Failure {
     /// A CONNECT whose authority is no address and port.
     #[error("`{0}` is not an address and a port")]
     BadAuthority(String),
+    /// Nobody waits for the connection any more.
+    #[error("the caller gave up before the connection was made")]
+    CallerLeft,
+    /// The pod ended while its connection was being made.
+    #[error("the pod's network namespace is gone")]
+    PodGone,
     /// Only CONNECT is understood in a tunnel.
     #[error("method {0} in a tunnel, where only CONNECT is understood")]
     NotConnect(Method),
@@ -86,6 +92,8 @@ impl Failure {
             | Self::NoCertificate(_)
             | Self::NotOurs(_)
             | Self::BadAuthority(_)
+            | Self::CallerLeft
+            | Self::PodGone
             | Self::NotConnect(_) => false,
         }
     }

@@ -10,7 +10,7 @@ pub(super) mod client;
 mod coalesce;
 mod pool;
 pub(super) mod server;
-mod status;
+pub(super) mod status;
 
 pub(super) use pool::{Lease, Pool};
 

@@ -33,8 +33,14 @@ pub(super) async fn serve(
     let Ok(destination) = client.local_addr() else { return relay::reset(client) };
     record.destination_pod(&pod.pod, destination);
 
-    match connect(&context, &pod, destination, peer, &mut record).await {
-        Ok((application, leash)) => {
+    let connected = tokio::select! {
+        connected = connect(&context, &pod, destination, peer, &mut record) => connected,
+        _ = relay::failure(&client) => Err(Failure::CallerLeft),
+        () = pod.gone() => Err(Failure::PodGone),
+    };
+    match connected {
+        Ok((application, mut leash)) => {
+            leash.hold_to(&pod);
             record.carried();
             record.end(relay::tcp::relay(client, application, leash).await);
         }

@@ -47,7 +47,12 @@ pub(super) async fn serve(
     };
     record.destination_address(destination);
 
-    let connected = match connect(&context, &pod, destination, &mut record).await {
+    let connected = tokio::select! {
+        connected = connect(&context, &pod, destination, &mut record) => connected,
+        _ = relay::failure(&client) => Err(Failure::CallerLeft),
+        () = pod.gone() => Err(Failure::PodGone),
+    };
+    let connected = match connected {
         Ok(connected) => connected,
         Err(failure) => {
             relay::reset(client);
@@ -56,9 +61,16 @@ pub(super) async fn serve(
     };
     record.carried();
     record.end(match connected {
-        Connected::Tcp(upstream, leash) => relay::tcp::relay(client, upstream, leash).await,
-        // The far proxy judges, and ends what loses its right.
-        Connected::Tunnel(stream) => relay::tunnel::relay(client, stream, Leash::default()).await,
+        Connected::Tcp(upstream, mut leash) => {
+            leash.hold_to(&pod);
+            relay::tcp::relay(client, upstream, leash).await
+        }
+        Connected::Tunnel(stream) => {
+            // The far proxy judges, and ends what loses its right.
+            let mut leash = Leash::default();
+            leash.hold_to(&pod);
+            relay::tunnel::relay(client, stream, leash).await
+        }
     });
 }
 
@@ -123,9 +135,7 @@ async fn try_upstream(
         }
         (Via::Tunnel, Some(workload)) => {
             record.security(Security::Mtls);
-            hbone::client::connect(context, &pod.pod, workload, address)
-                .await
-                .map(Connected::Tunnel)
+            hbone::client::connect(context, pod, workload, address).await.map(Connected::Tunnel)
         }
         _ => {
             record.security(Security::Plaintext);

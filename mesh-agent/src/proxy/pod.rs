@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::{
     deliver::{Marked, SourcePorts},
     failure::Failure,
+    handshakes::Handshakes,
 };
 use crate::capture::enroll::Pod;
 
@@ -37,6 +38,9 @@ pub struct ServedPod {
     /// Shared with earlier captures of the same pod, whose connections need its rule and
     /// settings as much.
     connections: Arc<AtomicUsize>,
+    /// Whether its network namespace is gone; shared for the same reason.
+    gone: Arc<watch::Sender<bool>>,
+    pub(super) handshakes: Handshakes,
     state: watch::Sender<State>,
 }
 
@@ -47,7 +51,9 @@ impl ServedPod {
         let source_ports = SourcePorts::of(&pod.netns);
         let connections =
             earlier.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.connections));
-        Self { pod, source_ports, marked: Marked::default(), connections, state }
+        let gone = earlier.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.gone));
+        let (marked, handshakes) = (Marked::default(), Handshakes::default());
+        Self { pod, source_ports, marked, connections, gone, handshakes, state }
     }
 
     /// Counts a connection for as long as the guard lives.
@@ -81,6 +87,22 @@ impl ServedPod {
 
     pub(super) fn stop(&self) {
         self.advance(State::Stopped);
+    }
+
+    /// Ends every connection.
+    pub(super) fn end(&self) {
+        self.gone.send_replace(true);
+    }
+
+    /// Returns when the pod's connections have to end at once.
+    pub(super) fn gone(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut gone = self.gone.subscribe();
+        async move {
+            if gone.wait_for(|gone| *gone).await.is_err() {
+                // Nobody is left who could say so.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Returns when listeners shall close.

@@ -7,6 +7,7 @@ use std::{
     mem::{Discriminant, discriminant},
     net::IpAddr,
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use super::{LOCK, failure::Failure};
@@ -43,9 +44,32 @@ impl RefusalLog {
     }
 }
 
+/// Lets one message through a minute, whoever meets the same trouble.
+#[derive(Default)]
+pub(super) struct Seldom(Mutex<Option<Instant>>);
+
+impl Seldom {
+    /// Whether it is time for a message, which then counts as said.
+    pub(super) fn is_due(&self) -> bool {
+        let mut said = self.0.lock().expect(LOCK);
+        let is_due = said.is_none_or(|at| at.elapsed() >= Duration::from_secs(60));
+        if is_due {
+            *said = Some(Instant::now());
+        }
+        is_due
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_same_trouble_is_told_once_in_a_while() {
+        let seldom = Seldom::default();
+        assert!(seldom.is_due());
+        assert!(!seldom.is_due());
+    }
 
     #[test]
     fn says_everything_once_and_stays_bounded() {

@@ -47,15 +47,18 @@ pub(super) fn reset(stream: TcpStream) {
     let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
 }
 
-/// How often a socket is asked whether everything has left it.
-const UNSENT_CHECK: Duration = Duration::from_millis(2);
+/// When a socket is first asked again whether everything has left it, and how seldom it is in the
+/// end: many connections may break at once.
+const UNSENT_CHECKS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(128));
 
 /// Waits until what was written to `socket` has left: a reset discards what has not.
 async fn sent(socket: &TcpStream, deadline: Instant) {
     let sent = async {
         // The kernel tells of room in the queue, not of its end.
+        let (mut pause, longest) = UNSENT_CHECKS;
         while sys::unsent_bytes(socket.as_fd()).is_ok_and(|unsent| unsent > 0) {
-            time::sleep(UNSENT_CHECK).await;
+            time::sleep(pause).await;
+            pause = longest.min(pause * 2);
         }
     };
     tokio::select! {

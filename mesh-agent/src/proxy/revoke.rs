@@ -7,6 +7,7 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -22,7 +23,7 @@ use mesh_common::{
 };
 use tokio::{sync::oneshot, time};
 
-use super::{LOCK, failure::Failure};
+use super::{LOCK, failure::Failure, pod::ServedPod};
 use crate::snapshot::Snapshot;
 
 /// How long changes are collected before connections are judged again: a policy and what it is
@@ -93,7 +94,7 @@ impl LiveRights {
         let (revoke, revoked) = oneshot::channel();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.live.lock().expect(LOCK).insert(id, Held { right, revoke });
-        Leash { held: Some((self.clone(), id, revoked)), reason: None }
+        Leash { held: Some((self.clone(), id, revoked)), gone: None, reason: None }
     }
 
     /// Judges everything again whenever `snapshot` changes.
@@ -127,28 +128,38 @@ impl LiveRights {
     }
 }
 
-/// What a relay looks at to learn that its connection lost its right.
-#[derive(Debug, Default)]
+/// What a relay looks at to learn that its connection lost its right, or its pod.
+#[derive(Default)]
 pub(super) struct Leash {
     held: Option<(Arc<LiveRights>, u64, oneshot::Receiver<String>)>,
+    gone: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     reason: Option<String>,
 }
 
 impl Leash {
-    /// Ready, with the reason, once the connection has to end.
-    pub(super) fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Poll<String> {
-        let Some((_, _, revoked)) = &mut self.held else { return Poll::Pending };
-        match Future::poll(std::pin::Pin::new(revoked), cx) {
-            Poll::Ready(Ok(reason)) => {
-                self.held = None;
-                self.reason = Some(reason.clone());
-                Poll::Ready(reason)
-            }
-            Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
-        }
+    /// Ends the connection with `pod`, too.
+    pub(super) fn hold_to(&mut self, pod: &ServedPod) {
+        self.gone = Some(Box::pin(pod.gone()));
     }
 
-    /// Why the connection had to end, where it had to.
+    /// Ready once the connection has to end.
+    pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some((_, _, revoked)) = &mut self.held
+            && let Poll::Ready(Ok(reason)) = Pin::new(revoked).poll(cx)
+        {
+            self.held = None;
+            self.reason = Some(reason);
+            return Poll::Ready(());
+        }
+        self.gone.as_mut().map_or(Poll::Pending, |gone| gone.as_mut().poll(cx))
+    }
+
+    /// Whether it lost its right.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.reason.is_some()
+    }
+
+    /// Why it lost its right, where it did.
     pub(super) fn into_reason(mut self) -> Option<String> {
         self.reason.take()
     }

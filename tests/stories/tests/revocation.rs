@@ -62,6 +62,9 @@ fn connections_of_another_node_end_where_their_right_does() -> Result<()> {
         flow.contains("revoked: denied by AuthorizationPolicy shop/no-batch rule who"),
         "{flow}"
     );
+    // The caller's own node knows no more than that.
+    let flow = mesh.flow(&[("reporter", "source"), ("verdict", "DENIED")])?.to_string();
+    assert!(flow.contains("revoked: by a changed policy"), "{flow}");
     std::thread::sleep(PROMISE);
     assert_eq!(frontend.ended()?, None, "the frontend is still allowed");
     Ok(())

@@ -4,7 +4,6 @@ use std::{
     future::poll_fn,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
     task::{Poll, ready},
 };
 
@@ -27,9 +26,11 @@ use super::{
     status,
 };
 use crate::{
-    capture::enroll::Pod,
     identity::trusted_until,
-    proxy::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, buffer, dial, failure::Failure, worker::Context},
+    proxy::{
+        CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, buffer, dial, failure::Failure, pod::ServedPod,
+        worker::Context,
+    },
 };
 
 /// How long the far proxy may take to answer a CONNECT: its own attempt to reach the
@@ -48,20 +49,21 @@ enum Refusal {
 /// A stream from `source` to the application of `workload` at `address`.
 pub(in crate::proxy) async fn connect(
     context: &Context,
-    source: &Arc<Pod>,
+    pod: &ServedPod,
     workload: &Workload,
     address: SocketAddr,
 ) -> Result<Stream, Failure> {
     let expected = workload.identity.clone().ok_or(Failure::NoIdentity(address))?;
     let key = Key {
-        source: source.uid.clone(),
+        source: pod.pod.uid.clone(),
+        identity: pod.pod.identity.clone(),
         destination: SocketAddr::new(address.ip(), ports::HBONE),
         expected,
         generation: context.shared.certificates.generation(),
     };
     // Each turn takes a dead tunnel out of the pool, so the last one dials.
     loop {
-        let dial = async || dial_tunnel(context, source, &key).await;
+        let dial = async || dial_tunnel(context, pod, &key).await;
         let Acquired { request, lease, is_fresh } = context.tunnels.acquire(&key, dial).await?;
         match open(request, address).await {
             Ok((send, receive)) => return Ok(Stream { send, receive, lease: Some(lease) }),
@@ -117,17 +119,17 @@ fn connect_request(address: SocketAddr) -> Request<()> {
 }
 
 /// A new tunnel: TCP from the pod's namespace, TLS as the pod's account, HTTP/2.
-async fn dial_tunnel(context: &Context, source: &Arc<Pod>, key: &Key) -> Result<Dialled, Failure> {
+async fn dial_tunnel(context: &Context, pod: &ServedPod, key: &Key) -> Result<Dialled, Failure> {
     let shared = &context.shared;
     let config = shared
         .certificates
-        .client_config(&source.identity, &key.expected)
-        .ok_or_else(|| Failure::NoCertificate(source.identity.clone()))?;
-    let tcp = dial::connect(&shared.sockets, source, key.destination, 0)
+        .client_config(&key.identity, &key.expected)
+        .ok_or_else(|| Failure::NoCertificate(key.identity.clone()))?;
+    let tcp = dial::connect(&shared.sockets, &pod.pod, key.destination, 0)
         .await
         .map_err(|error| Failure::hbone_connect(key.destination, &error))?;
     let failed = |error: &dyn std::fmt::Display| Failure::tunnel(key.destination, error);
-    dial::keep_alive(&tcp).map_err(|error| failed(&error))?;
+    dial::keep_tunnel_alive(&tcp).map_err(|error| failed(&error))?;
 
     let handshake = async {
         let name = ServerName::IpAddress(key.destination.ip().into());
@@ -148,7 +150,13 @@ async fn dial_tunnel(context: &Context, source: &Arc<Pod>, key: &Key) -> Result<
             .handshake(io)
             .await
             .map_err(|error| failed(&error))?;
-        tokio::spawn(drive(connection, flusher, key.destination));
+        let (destination, gone) = (key.destination, pod.gone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = drive(connection, flusher, destination) => {}
+                () = gone => {}
+            }
+        });
         Ok(Dialled { request, trusted_until })
     };
     time::timeout(HANDSHAKE_TIMEOUT, handshake)

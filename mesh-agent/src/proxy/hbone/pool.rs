@@ -25,6 +25,8 @@ use crate::proxy::{LOCK, failure::Failure};
 pub(super) struct Key {
     /// The uid of the pod that calls.
     pub(super) source: Arc<str>,
+    /// As whom it calls: a pod may be captured anew as another account.
+    pub(super) identity: SpiffeId,
     /// The called pod's HBONE address.
     pub(super) destination: SocketAddr,
     /// Who must answer there.
@@ -172,5 +174,72 @@ impl Pool {
     /// Closes the tunnels of a pod once their streams end.
     pub(in crate::proxy) fn close_of(&self, source: &str) {
         self.slots.lock().expect(LOCK).retain(|key, _| &*key.source != source);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn key(account: &str) -> Key {
+        let identity = |account| format!("spiffe://cluster.local/ns/shop/sa/{account}");
+        Key {
+            source: "pod".into(),
+            identity: identity(account).parse().expect("an identity"),
+            destination: "10.0.0.1:15008".parse().expect("a literal"),
+            expected: identity("web").parse().expect("an identity"),
+            generation: 1,
+        }
+    }
+
+    /// A tunnel without TCP and TLS.
+    async fn tunnel(trusted_until: SystemTime) -> Result<Dialled, Failure> {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        tokio::spawn(async move {
+            let mut connection = h2::server::handshake(far).await.expect("handshake");
+            while connection.accept().await.is_some() {}
+        });
+        let (request, connection) = h2::client::handshake(near).await.expect("handshake");
+        tokio::spawn(connection);
+        Ok(Dialled { request, trusted_until })
+    }
+
+    async fn is_fresh(pool: &Pool, key: &Key, life: Duration) -> bool {
+        let acquired = pool.acquire(key, async || tunnel(SystemTime::now() + life).await).await;
+        acquired.unwrap_or_else(|failure| panic!("{failure}")).is_fresh
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_is_shared_by_those_who_call_as_the_same_account() {
+        let pool = Pool::default();
+        assert!(is_fresh(&pool, &key("frontend"), LONG).await);
+        assert!(!is_fresh(&pool, &key("frontend"), LONG).await);
+        assert!(is_fresh(&pool, &key("batch"), LONG).await);
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_whose_peer_is_vouched_for_no_longer_takes_no_more() {
+        let pool = Pool::default();
+        assert!(is_fresh(&pool, &key("frontend"), Duration::ZERO).await);
+        assert!(is_fresh(&pool, &key("frontend"), LONG).await);
+        assert!(!is_fresh(&pool, &key("frontend"), LONG).await);
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_for_a_dial_share_its_failure() {
+        let (pool, dials) = (Pool::default(), AtomicUsize::new(0));
+        let dial = async || {
+            dials.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+            Err(Failure::NoEndpoint)
+        };
+        let key = key("frontend");
+        let acquired =
+            futures_util::future::join_all((0..100).map(|_| pool.acquire(&key, dial))).await;
+        assert!(acquired.iter().all(Result::is_err));
+        assert_eq!(dials.load(Ordering::Relaxed), 1);
+        assert!(is_fresh(&pool, &key, LONG).await);
     }
 }

@@ -61,15 +61,31 @@ pub(in crate::proxy) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
 ) {
-    let (tunnel, caller) =
-        match time::timeout(HANDSHAKE_TIMEOUT, handshake(&context, &pod, stream, peer)).await {
-            Ok(Ok(accepted)) => accepted,
-            Ok(Err(failure)) => return refuse(&context, &pod, peer, failure),
-            Err(_) => return refuse(&context, &pod, peer, Failure::handshake(&"timed out")),
-        };
-    if let Err(error) = run(&context, &pod, tunnel, &caller).await {
+    let mut place = pod.handshakes.enter();
+    let accepted = tokio::select! {
+        accepted = time::timeout(HANDSHAKE_TIMEOUT, handshake(&context, &pod, stream, peer)) => {
+            accepted.unwrap_or_else(|_| Err(given_up(&context, "timed out")))
+        }
+        () = place.overtaken() => Err(given_up(&context, "too many newer ones at once")),
+        () = pod.gone() => return,
+    };
+    drop(place);
+    let (tunnel, caller) = match accepted {
+        Ok(accepted) => accepted,
+        Err(failure) => return refuse(&context, &pod, peer, failure),
+    };
+    let ended = tokio::select! {
+        ended = run(&context, &pod, tunnel, &caller) => ended,
+        () = pod.gone() => return,
+    };
+    if let Err(error) = ended {
         tracing::debug!(pod = %pod.pod.name, caller = %caller.identity, %error, "tunnel ended");
     }
+}
+
+fn given_up(context: &Context, why: &str) -> Failure {
+    context.shared.observer.handshake_given_up();
+    Failure::handshake(why)
 }
 
 async fn handshake(
@@ -84,7 +100,7 @@ async fn handshake(
         .certificates
         .server_config(identity)
         .ok_or_else(|| Failure::NoCertificate(identity.clone()))?;
-    dial::keep_alive(&stream).map_err(|error| Failure::handshake(&error))?;
+    dial::keep_tunnel_alive(&stream).map_err(|error| Failure::handshake(&error))?;
     let stream = BufReader::with_capacity(buffer::BLOCK, stream);
     let tls = TlsAcceptor::from(config).accept(stream).await.map_err(|e| Failure::handshake(&e))?;
     let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
@@ -206,8 +222,14 @@ async fn serve_stream(
     record.security(Security::Mtls);
     record.destination_pod(&pod.pod, caller.address);
 
-    match connect(&context, &pod, &caller, &request, &mut record).await {
-        Ok((application, leash)) => {
+    let connected = tokio::select! {
+        connected = connect(&context, &pod, &caller, &request, &mut record) => connected,
+        _ = poll_fn(|cx| respond.poll_reset(cx)) => Err(Failure::CallerLeft),
+        () = pod.gone() => Err(Failure::PodGone),
+    };
+    match connected {
+        Ok((application, mut leash)) => {
+            leash.hold_to(&pod);
             let Ok(send) = respond.send_response(Response::new(()), false) else {
                 return record.fail(Failure::handshake(&"the caller gave up"));
             };

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use h2::Reason;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use crate::proxy::failure::Failure;
@@ -9,6 +10,13 @@ use crate::proxy::failure::Failure;
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 /// Why a caller is told no more than this: a header is not a log.
 const DETAIL_BYTES: usize = 512;
+
+/// The error code of a stream that is reset because its connection lost its right. HTTP/2 has
+/// none for that; others than nodemesh take an unknown code for any reset (RFC 9113, section 7).
+/// The upper half is `nm`.
+pub(in crate::proxy) fn revoked() -> Reason {
+    Reason::from(0x6e6d_0001)
+}
 
 /// The answer to a CONNECT that failed so.
 pub(super) fn to_response(failure: &Failure) -> Response<()> {

@@ -61,6 +61,8 @@ pub(super) struct Broken {
     pub(super) reason: String,
     /// Whether the end of data that this side says is one: a socket that was reset says so, too.
     said_all: bool,
+    /// Whether the far proxy ended it because policies changed.
+    pub(super) is_revocation: bool,
     /// Until when its last words may be passed on.
     pub(super) deadline: Instant,
 }
@@ -90,12 +92,25 @@ impl Ends {
         self.broke(Side::Tunnel, error, true);
     }
 
+    /// The far proxy ended the connection because policies changed.
+    pub(super) fn revoked(&self) {
+        self.broken.get_or_init(|| Broken {
+            side: Side::Tunnel,
+            reason: "revoked: by a changed policy, as the proxy of the called pod says".to_owned(),
+            said_all: true,
+            is_revocation: true,
+            // The promise is to end it at once.
+            deadline: Instant::now(),
+        });
+    }
+
     fn broke(&self, side: Side, error: &dyn Display, said_all: bool) {
         // What breaks second breaks because of the first.
         self.broken.get_or_init(|| Broken {
             side,
             reason: format!("{}: {error}", side.name()),
             said_all,
+            is_revocation: false,
             deadline: Instant::now() + LAST_WORDS,
         });
     }
@@ -119,6 +134,12 @@ impl Ends {
     /// Whether an end of data that is read now means that there is no more to come.
     pub(super) fn is_true_end(&self) -> bool {
         self.broken.get().is_none_or(|broken| broken.said_all)
+    }
+
+    /// What a flow says of how a connection ended early.
+    pub(super) fn reason(broken: Option<Broken>, is_cut: bool) -> Option<String> {
+        let cut = || is_cut.then(|| "the pod's network namespace is gone".to_owned());
+        broken.map(|broken| broken.reason).or_else(cut)
     }
 
     /// What broke, where something did.
@@ -159,7 +180,7 @@ impl Ends {
             if self.is_over(sources, halted) {
                 return Poll::Ready(false);
             }
-            if leash.poll_revoked(cx).is_ready() {
+            if leash.poll_end(cx).is_ready() {
                 return Poll::Ready(true);
             }
             let Some(broken) = self.broken.get() else { return Poll::Pending };

@@ -40,7 +40,7 @@ pub(in crate::proxy) async fn relay(
         reset(client);
         reset(upstream);
     }
-    let broken = broken.map(|broken| broken.reason);
+    let broken = Ends::reason(broken, is_cut);
     Transferred { from_client, to_client, broken, revoked: leash.into_reason() }
 }
 

@@ -23,7 +23,11 @@ use super::{
     pace::Pace,
     reset, sent, shutdown_write,
 };
-use crate::proxy::{buffer, hbone::Stream, revoke::Leash};
+use crate::proxy::{
+    buffer,
+    hbone::{Stream, status},
+    revoke::Leash,
+};
 
 /// Relays until both directions end, or one side breaks and the other is reset.
 ///
@@ -56,12 +60,15 @@ pub(in crate::proxy) async fn relay(
         None => {}
     }
     if is_cut || broken.is_some() {
-        send.send_reset(Reason::CANCEL);
+        send.send_reset(if leash.is_revoked() { status::revoked() } else { Reason::CANCEL });
         reset(socket);
     }
     drop(lease);
-    let broken = broken.map(|broken| broken.reason);
-    Transferred { from_client, to_client, broken, revoked: leash.into_reason() }
+    let revoked = match &broken {
+        Some(broken) if broken.is_revocation => Some(broken.reason.clone()),
+        _ => leash.into_reason(),
+    };
+    Transferred { from_client, to_client, broken: Ends::reason(broken, is_cut), revoked }
 }
 
 /// From the socket to the tunnel; then watches both for a reset.
@@ -165,8 +172,10 @@ async fn read(
 }
 
 fn stream_reset(ends: &Ends, reason: Result<Reason, h2::Error>) -> Halt {
-    let reason = reason.unwrap_or(Reason::CANCEL);
-    ends.tunnel_broke(&format_args!("reset: {reason}"));
+    match reason.unwrap_or(Reason::CANCEL) {
+        reason if reason == status::revoked() => ends.revoked(),
+        reason => ends.tunnel_broke(&format_args!("reset: {reason}")),
+    }
     Halt::Sink
 }
 
@@ -225,6 +234,10 @@ async fn deliver_all(
         };
         let chunk = match chunk {
             Some(Ok(chunk)) => chunk,
+            Some(Err(error)) if error.is_reset() => {
+                stream_reset(ends, error.reason().ok_or(error));
+                break false;
+            }
             Some(Err(error)) => {
                 ends.tunnel_broke(&error);
                 break false;

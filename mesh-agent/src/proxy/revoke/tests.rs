@@ -61,8 +61,9 @@ fn right(snapshot: &Snapshot, account: Option<&str>) -> Right {
 
 /// Why `leash` was revoked; waits no longer than the promise allows.
 async fn revoked(leash: &mut Leash) -> Option<String> {
-    let revoked = poll_fn(|cx| leash.poll_revoked(cx));
-    time::timeout(Duration::from_secs(1), revoked).await.ok()
+    let revoked = poll_fn(|cx| leash.poll_end(cx));
+    time::timeout(Duration::from_secs(1), revoked).await.ok()?;
+    leash.reason.clone()
 }
 
 #[tokio::test]
