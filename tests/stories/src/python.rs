@@ -2,7 +2,7 @@
 //! that no ordinary client makes.
 
 use anyhow::Result;
-use mesh_harness::{Pod, process::Place};
+use mesh_harness::{Background, Pod, process::Place};
 
 /// Debian's own, whatever else is called `python3` here.
 pub const PYTHON: &str = "/usr/bin/python3";
@@ -41,6 +41,14 @@ pub fn python_in(place: &Place, program: &str, arguments: &[&str]) -> Result<Str
     let mut command = vec![PYTHON, "-c", &program];
     command.extend(arguments);
     Ok(place.run(&command)?.success()?.trim_end().to_owned())
+}
+
+/// Starts a program in a pod.
+pub fn spawn_python(pod: &Pod, program: &str, arguments: &[&str]) -> Result<Background> {
+    let program = format!("{PRELUDE}\n{program}");
+    let mut command = vec![PYTHON, "-u", "-c", &program];
+    command.extend(arguments);
+    pod.spawn(&command)
 }
 
 /// Starts a program that listens on `port`, which is its first argument.
