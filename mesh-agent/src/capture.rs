@@ -12,6 +12,7 @@
 //! ```
 
 mod error;
+mod events;
 mod guard;
 mod inbound;
 mod interface;
@@ -19,6 +20,7 @@ mod kernel;
 mod links;
 mod modes;
 mod pins;
+mod probes;
 mod record;
 mod sysctl;
 
@@ -33,6 +35,7 @@ pub mod sockets;
 pub use cleanup::cleanup;
 pub use enroll::{Capture, Pod};
 pub use error::CaptureError;
+pub use events::Events;
 pub use links::HookState;
 pub use modes::InboundModes;
 

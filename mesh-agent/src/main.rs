@@ -15,7 +15,7 @@ use mesh_agent::{
         persist,
     },
     identity::{Certificates, Store, renewal},
-    observe::{Observer, metrics::Metrics},
+    observe::{Observer, kernel::KernelFlows, metrics::Metrics},
     proxy::{Dependencies, Proxy, ProxyConfig},
     snapshot::Snapshot,
     status::{Status, StatusCollector},
@@ -143,6 +143,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         certificates: Arc::clone(&certificates),
         observer: Arc::clone(&observer),
     };
+    let flows = KernelFlows {
+        node: Arc::clone(&node),
+        observer: Arc::clone(&observer),
+        snapshot: Arc::clone(&snapshot),
+    };
+    flows.start(capture.events()?).context("cannot read what the kernel programs tell")?;
     let told = Told { node: Arc::clone(&node), observer, snapshot: Arc::clone(&snapshot) };
     let proxy = ProxyConfig { node, workers: config.workers() };
     let proxy = Arc::new(Proxy::start(proxy, dependencies).context("cannot start the proxy")?);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::broadcast;
 
 pub mod flow;
+pub mod kernel;
 pub mod metrics;
 mod ring;
 pub mod sock_diag;

@@ -17,7 +17,7 @@ use std::{
     path::Path,
 };
 
-use mesh_common::bpf::{ConnectionKey, Destination, Inbound, Pod, ProxySocket};
+use mesh_common::bpf::{ConnectionKey, Destination, Event, Inbound, Pod, ProbeKey, ProxySocket};
 
 /// `enum bpf_cmd`, as far as it is used here.
 #[derive(Clone, Copy)]
@@ -299,6 +299,17 @@ unsafe impl Plain for Inbound {}
 unsafe impl Plain for Pod {}
 // SAFETY: as above.
 unsafe impl Plain for ProxySocket {}
+// SAFETY: as above.
+unsafe impl Plain for ProbeKey {}
+// SAFETY: as above.
+unsafe impl Plain for Event {}
+
+/// Reads a value that the kernel has written; `None` where there are too few bytes.
+pub fn read<T: Plain>(bytes: &[u8]) -> Option<T> {
+    let whole = bytes.len() >= size_of::<T>();
+    // SAFETY: there are enough bytes, and any are a value.
+    whole.then(|| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
 
 /// A kernel map whose keys are `K` and whose values are `V`. All calls go straight to the
 /// kernel, from any thread, and allocate nothing.

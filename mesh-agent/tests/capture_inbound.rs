@@ -60,7 +60,10 @@ fn ports_with_a_mode_of_their_own_have_that_one() {
     let mut capture = world.start();
     let served = world.capture(&mut capture, "b", InboundMode::Pass);
     let _applications = [8080, 8081].map(|port| world.application("b", &format!("[::]:{port}")));
-    let modes = |others, port, mode| InboundModes { others, ports: BTreeMap::from([(port, mode)]) };
+    let modes = |others: InboundMode, port, mode| InboundModes {
+        ports: BTreeMap::from([(port, mode)]),
+        ..others.into()
+    };
     let passes = |address: &str| {
         let stream = world.connect("a", address).unwrap_or_else(|e| panic!("{address}: {e}"));
         assert!(read(&stream).expect("read").starts_with("application saw"));

@@ -131,6 +131,54 @@ impl ConnectionKey {
     }
 }
 
+/// A port of a pod that is called from one network namespace without the proxy: that of the node,
+/// where its kubelet is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct ProbeKey {
+    /// Cookie of the namespace that calls.
+    pub netns: u64,
+    /// The pod's address.
+    pub address: Address,
+    /// The port.
+    pub port: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Whose connection it is that `ADMITTED` has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Admittance {
+    /// The proxy's.
+    Proxy = 1,
+    /// A probe of the node.
+    Probe = 2,
+}
+
+/// Something that the kernel programs did and that the proxy never sees: an entry of `EVENTS`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Event {
+    /// The connection; its cookie is of the pod that an [`EventKind`] says.
+    pub connection: ConnectionKey,
+    /// An [`EventKind`].
+    pub kind: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// What an [`Event`] tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum EventKind {
+    /// A pod got a connection of a probe. The cookie is the pod's.
+    Probe = 1,
+}
+
+/// Bytes of the ring of events: some thousands of them.
+pub const EVENT_BYTES: u32 = 256 * 1024;
+
 /// An enrolled pod, as `connect4` and `connect6` see it; the map's key is its namespace cookie.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -250,11 +298,15 @@ pub enum Counter {
     /// Plaintext connections that `PASSED` had no room for: they live, and cannot be ended when
     /// their right is taken away.
     PassUnlisted = 13,
+    /// Probes of the node admitted to a pod.
+    ProbeAdmitted = 14,
+    /// Events that were lost because the agent did not read them in time: flows are missing.
+    EventLost = 15,
 }
 
 impl Counter {
     /// Every counter with its name in metrics and status.
-    pub const ALL: [(Self, &'static str); 14] = [
+    pub const ALL: [(Self, &'static str); 16] = [
         (Self::Captured, "captured"),
         (Self::CaptureFailed, "capture_failed"),
         (Self::Published, "published"),
@@ -269,6 +321,8 @@ impl Counter {
         (Self::GuardHostSpoofed, "guard_host_spoofed"),
         (Self::UpstreamFailed, "upstream_failed"),
         (Self::PassUnlisted, "pass_unlisted"),
+        (Self::ProbeAdmitted, "probe_admitted"),
+        (Self::EventLost, "event_lost"),
     ];
 }
 
@@ -300,6 +354,8 @@ mod tests {
     fn layouts_have_no_implicit_padding() {
         assert_eq!(size_of::<Destination>(), 16 + 4);
         assert_eq!(size_of::<ConnectionKey>(), 8 + 16 + 16 + 4 + 4);
+        assert_eq!(size_of::<ProbeKey>(), 8 + 16 + 4 + 4);
+        assert_eq!(size_of::<Event>(), size_of::<ConnectionKey>() + 4 + 4);
         assert_eq!(size_of::<Pod>(), 32);
         assert_eq!(size_of::<ProxySocket>(), 8);
         assert_eq!(size_of::<Inbound>(), 8 + 32 + 4 + 4);

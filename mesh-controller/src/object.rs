@@ -14,6 +14,7 @@ pub(crate) mod limits;
 mod peer;
 mod pod;
 mod policy;
+mod probes;
 mod selector;
 mod service;
 

@@ -17,7 +17,7 @@ use mesh_common::bpf::{Address, ConnectionKey, Counter, Inbound};
 
 use crate::{
     maps::{INBOUND, SK_PROXY, UPSTREAMS, count},
-    raw::{Frame, Packet, contains},
+    raw::{Frame, Packet, value},
 };
 
 /// Frames that leave through the pod's own end of the link.
@@ -54,7 +54,7 @@ pub fn guard_host(ctx: TcContext) -> i32 {
                 client_port: client.port,
                 server_port: server.port,
             };
-            if contains(&UPSTREAMS, &connection) {
+            if value(&UPSTREAMS, &connection).is_some() {
                 TCX_NEXT
             } else {
                 drop(&ctx, Counter::GuardHostDropped)

@@ -14,7 +14,7 @@ use mesh_common::{
 
 use crate::{
     maps::{ADMITTED, INBOUND, LISTENERS, PORT_MODES, count},
-    raw::{Arrival, is_listening, mode_at},
+    raw::{Arrival, is_listening, value},
 };
 
 const PASS: u32 = 1;
@@ -63,7 +63,7 @@ pub fn inbound(ctx: SkLookupContext) -> u32 {
     if port == u32::from(ports::HBONE) {
         return hand_over(&ctx, &arrival, Listener::Hbone4, Listener::Hbone6);
     }
-    match mode_at(&PORT_MODES, port).unwrap_or(pod.mode) {
+    match value(&PORT_MODES, &port).unwrap_or(pod.mode) {
         // Plaintext needs no proxy, yet a node without its agent accepts nothing new.
         PASS_MODE => {
             let hbone = if arrival.is_ipv4() { Listener::Hbone4 } else { Listener::Hbone6 };

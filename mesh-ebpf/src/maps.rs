@@ -6,10 +6,11 @@
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::{btf_map, map},
-    maps::{Array, HashMap, PerCpuArray, SockMap},
+    maps::{Array, HashMap, PerCpuArray, RingBuf, SockMap},
 };
 use mesh_common::bpf::{
-    ConnectionKey, Counter, Destination, Inbound, MODE_PORTS, Pod, ProxySocket,
+    ConnectionKey, Counter, Destination, EVENT_BYTES, Event, EventKind, Inbound, MODE_PORTS, Pod,
+    ProbeKey, ProxySocket,
 };
 
 use crate::raw::{INHERITED, SkStorage};
@@ -25,8 +26,8 @@ pub static PODS: HashMap<u64, Pod> = HashMap::with_max_entries(1024, 0);
 pub static ORIGINAL_DESTINATIONS: HashMap<ConnectionKey, Destination> =
     HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
 
-/// Connections that the proxy itself makes to a pod, until the pod has taken them. Missing:
-/// treated as a stranger's.
+/// Connections that the proxy itself or a probe makes to a pod, until the pod has taken them; the
+/// value is a [`mesh_common::bpf::Admittance`]. Missing: treated as a stranger's.
 #[map]
 pub static ADMITTED: HashMap<ConnectionKey, u32> =
     HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
@@ -43,6 +44,14 @@ pub static UPSTREAMS: HashMap<ConnectionKey, u32> =
 pub static PASSED: HashMap<ConnectionKey, u32> =
     HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
 
+/// Ports that the node's probes call, with the cookie of their pod. Missing: no probe.
+#[map]
+pub static PROBES: HashMap<ProbeKey, u64> = HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
+
+/// What the agent tells as flows, and nobody but these programs has seen.
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_BYTES, 0);
+
 /// What happened how often.
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
@@ -50,6 +59,10 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.l
 /// What a captured socket asked for. Missing: the socket's connection is not captured.
 #[btf_map]
 pub static ORIGIN: SkStorage<Destination> = SkStorage::new();
+
+/// Sockets of probes, with the cookie of the pod that they were admitted to. Missing: no probe.
+#[btf_map]
+pub static SK_PROBE: SkStorage<u64> = SkStorage::new();
 
 /// The proxy's own sockets, written by the agent; what its listeners accept is its own as well.
 /// Missing: an application's socket.
@@ -68,6 +81,15 @@ pub static PORT_MODES: HashMap<u32, u32> = HashMap::with_max_entries(MODE_PORTS,
 /// agent is dead, and new connections are refused.
 #[map]
 pub static LISTENERS: SockMap = SockMap::with_max_entries(6, 0);
+
+/// Tells the agent of a connection.
+#[inline(always)]
+pub fn tell(kind: EventKind, connection: &ConnectionKey) {
+    let event = Event { connection: *connection, kind: kind as u32, reserved: 0 };
+    if EVENTS.output::<Event>(event, 0).is_err() {
+        count(Counter::EventLost);
+    }
+}
 
 /// Adds one to a counter.
 #[inline(always)]

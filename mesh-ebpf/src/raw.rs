@@ -19,7 +19,7 @@ use aya_ebpf::{
     maps::{HashMap, SockMap},
     programs::{SkLookupContext, SockAddrContext, SockOpsContext},
 };
-use mesh_common::bpf::{Address, ConnectionKey, Destination, Listener, Pod};
+use mesh_common::bpf::{Address, ConnectionKey, Destination, Listener, Pod, ProbeKey};
 
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
@@ -98,21 +98,11 @@ pub fn random() -> u32 {
     unsafe { bpf_get_prandom_u32() }
 }
 
-/// Whether a map of connections has this one.
+/// The value of a key in a map whose values are single numbers.
 #[inline(always)]
-pub fn contains(
-    connections: &'static HashMap<ConnectionKey, u32>,
-    connection: &ConnectionKey,
-) -> bool {
-    // SAFETY: only whether there is an entry is looked at.
-    unsafe { connections.get(connection).is_some() }
-}
-
-/// The inbound mode that a port has for itself.
-#[inline(always)]
-pub fn mode_at(modes: &'static HashMap<u32, u32>, port: u32) -> Option<u32> {
-    // SAFETY: the value is copied at once, and is one word.
-    unsafe { modes.get(port).copied() }
+pub fn value<K, V: Copy>(map: &'static HashMap<K, V>, key: &K) -> Option<V> {
+    // SAFETY: the value is copied at once, and the kernel writes a number in one piece.
+    unsafe { map.get(key).copied() }
 }
 
 /// Adds one to a value of a per-CPU map.
@@ -395,6 +385,18 @@ impl<'a> Event<'a> {
         }
     }
 
+    /// The place that the socket calls, as a probe would.
+    #[inline(always)]
+    pub fn probe(&self) -> ProbeKey {
+        let (_, remote) = self.ends();
+        ProbeKey {
+            netns: self.netns_cookie(),
+            address: remote.address,
+            port: remote.port,
+            reserved: 0,
+        }
+    }
+
     /// The socket's connection, of which it is the server.
     #[inline(always)]
     pub fn accepted(&self) -> ConnectionKey {
@@ -479,6 +481,6 @@ impl Arrival {
             client_port: self.client.port,
             server_port: self.server.port,
         };
-        contains(connections, &connection)
+        value(connections, &connection).is_some()
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! A captured one goes to `ORIGINAL_DESTINATIONS`, where the proxy looks at accept. One that the
 //! proxy makes goes to `UPSTREAMS`, where `guard_host` looks, and if it leads to a pod of this
-//! node also to `ADMITTED`, where that pod's `inbound` looks. Neither outlives the handshake:
+//! node also to `ADMITTED`, where that pod's `inbound` looks. So does one that a probe of the node
+//! makes to a port that a pod names for it. Neither outlives the handshake:
 //! what could still be looked up later could be used a second time. Plaintext that a pod's
 //! application gets is in `PASSED` to its end, so that it can be ended where it loses its right.
 
@@ -17,11 +18,14 @@ use aya_ebpf::{
     programs::SockOpsContext,
 };
 use aya_log_ebpf::debug;
-use mesh_common::bpf::{Address, Counter, ProxySocket};
+use mesh_common::bpf::{Address, Admittance, Counter, EventKind, ProxySocket};
 
 use crate::{
-    maps::{ADMITTED, ORIGIN, ORIGINAL_DESTINATIONS, PASSED, PODS, SK_PROXY, UPSTREAMS, count},
-    raw::Event,
+    maps::{
+        ADMITTED, ORIGIN, ORIGINAL_DESTINATIONS, PASSED, PODS, PROBES, SK_PROBE, SK_PROXY,
+        UPSTREAMS, count, tell,
+    },
+    raw::{Event, Socket, value},
 };
 
 /// Leaves the answers of other programs at this hook as they are.
@@ -52,7 +56,8 @@ fn connecting(ctx: &SockOpsContext) {
         count(if stored { Counter::Published } else { Counter::PublishFailed });
         stored
     } else {
-        return;
+        let Some(stored) = probing(&event, &socket) else { return };
+        stored
     };
     if stored {
         await_end(ctx);
@@ -84,11 +89,23 @@ fn opening(event: &Event<'_>, proxy: &ProxySocket) -> bool {
         }
     }
     if proxy.admit != 0 {
-        let admitted = ADMITTED.insert(event.connection(proxy.admit), 1, 0).is_ok();
+        let connection = event.connection(proxy.admit);
+        let admitted = ADMITTED.insert(connection, Admittance::Proxy as u32, 0).is_ok();
         count(if admitted { Counter::Admitted } else { Counter::AdmitFailed });
         stored |= admitted;
     }
     stored
+}
+
+/// A connection of the node to a port that a pod names for probes: whether it was stored; `None` for
+/// any other.
+#[inline(always)]
+fn probing(event: &Event<'_>, socket: &Socket) -> Option<bool> {
+    let pod = value(&PROBES, &event.probe())?;
+    let admitted = socket.remember(&SK_PROBE, &pod)
+        && ADMITTED.insert(event.connection(pod), Admittance::Probe as u32, 0).is_ok();
+    count(if admitted { Counter::ProbeAdmitted } else { Counter::AdmitFailed });
+    Some(admitted)
 }
 
 /// The other side has answered: no first packet follows.
@@ -107,7 +124,11 @@ fn accepted(ctx: &SockOpsContext) {
     let event = Event::new(ctx);
     let Some(pod) = event.pod(&PODS) else { return };
     let connection = event.accepted();
-    if ADMITTED.remove(connection).is_ok() {
+    if let Some(admittance) = value(&ADMITTED, &connection) {
+        let _ = ADMITTED.remove(connection);
+        if admittance == Admittance::Probe as u32 {
+            tell(EventKind::Probe, &connection);
+        }
         return;
     }
     let is_own = |address: &Address| *address == pod.ipv4 || *address == pod.ipv6;
@@ -140,6 +161,8 @@ fn closed(ctx: &SockOpsContext) {
         if ctx.arg(0) != BPF_TCP_FIN_WAIT2 {
             let _ = ORIGINAL_DESTINATIONS.remove(event.connection(event.netns_cookie()));
         }
+    } else if let Some(pod) = socket.recall(&SK_PROBE) {
+        let _ = ADMITTED.remove(event.connection(pod));
     } else {
         let _ = PASSED.remove(event.accepted());
     }

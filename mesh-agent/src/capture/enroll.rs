@@ -16,14 +16,16 @@ use mesh_common::{
 use super::{
     CaptureConfig, CaptureError,
     error::map,
+    events::Events,
     inbound::{Captured, Prepared},
     kernel::Kernel,
     links::{self, HookState},
     listeners::{self, PodListeners},
     modes::InboundModes,
-    netns::Netns,
+    netns::{self, Netns},
     pins::{self, Pins},
     preflight,
+    probes::Probes,
     record::{Record, Records},
     routing,
     sockets::SocketTable,
@@ -55,6 +57,8 @@ pub struct Capture {
     pins: Pins,
     records: Records,
     pod_netns: String,
+    /// The cookie of the node's network namespace, which is this agent's own.
+    node_netns: u64,
     workers: usize,
     pods: HashMap<Arc<str>, Captured>,
     /// Pods of an earlier agent that have not been captured again yet.
@@ -81,6 +85,7 @@ impl Capture {
             pins,
             records: Records::new(&config.state_dir, &config.node),
             pod_netns: config.pod_netns,
+            node_netns: netns::own_cookie().map_err(CaptureError::Own)?,
             workers: config.workers.max(1),
             pods: HashMap::new(),
             adopted: HashMap::new(),
@@ -92,6 +97,14 @@ impl Capture {
     /// What the proxy asks of the kernel maps.
     pub fn sockets(&self) -> Arc<SocketTable> {
         Arc::clone(&self.sockets)
+    }
+
+    /// What the kernel programs tell; there is one reader a node.
+    ///
+    /// # Errors
+    /// Where the ring cannot be mapped.
+    pub fn events(&self) -> Result<Events, CaptureError> {
+        Events::open(&self.pins).map_err(map("EVENTS"))
     }
 
     /// The uids of pods that an earlier agent captured and that were not captured again yet.
@@ -159,8 +172,13 @@ impl Capture {
                 Ok(pod)
             }
             Err(error) => {
-                if !was_captured && let Ok(Some(record)) = self.record(cookie) {
-                    self.take_away(&record)?;
+                // What was there before the mesh is only in the record.
+                if let Ok(Some(record)) = self.record(cookie) {
+                    if was_captured {
+                        self.adopted.insert(Arc::clone(&workload.uid), record);
+                    } else {
+                        self.take_away(&record)?;
+                    }
                 }
                 Err(error)
             }
@@ -177,7 +195,7 @@ impl Capture {
         modes: impl Into<InboundModes>,
     ) -> Result<(), CaptureError> {
         let captured = self.pods.get(uid).ok_or_else(|| CaptureError::Unknown(uid.to_owned()))?;
-        captured.set_modes(&modes.into())
+        captured.set_modes(&modes.into(), &self.probes())
     }
 
     /// Stops capturing a pod's new connections, both ways. Those that the proxy has live on, and
@@ -256,7 +274,12 @@ impl Capture {
                 self.kernel.pods.remove(&cookie).map_err(map("PODS"))?;
             }
         }
+        self.probes().forget(|_, pod| !alive.contains(&pod)).map_err(map("PROBES"))?;
         self.sockets.forget_passed(|cookie| alive.contains(&cookie)).map_err(map("PASSED"))
+    }
+
+    fn probes(&self) -> Probes<'_> {
+        Probes { map: &self.kernel.probes, node: self.node_netns }
     }
 
     /// The record of a pod that this agent released or an earlier one captured.
@@ -289,6 +312,7 @@ impl Capture {
             prepared.register(first)?;
         }
         serve(Arc::clone(pod), listeners).map_err(CaptureError::Serve)?;
+        self.probes().set(pod, &modes.probes)?;
         prepared.attach(&self.pins, &self.kernel.pods)
     }
 
@@ -297,6 +321,7 @@ impl Capture {
         self.pins.remove_pod(record.cookie).map_err(CaptureError::Pins)?;
         self.kernel.pods.remove(&record.cookie).map_err(map("PODS"))?;
         self.sockets.forget_passed(|cookie| cookie != record.cookie).map_err(map("PASSED"))?;
+        self.probes().forget(|_, pod| pod == record.cookie).map_err(map("PROBES"))?;
         if let Some(netns) = record.open_netns() {
             routing::remove(&netns)?;
             sysctl::restore(&netns, &record.sysctls)?;

@@ -19,6 +19,9 @@ pub enum CaptureError {
     /// The kernel programs.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// The agent's own network namespace.
+    #[error("cannot tell the node's network namespace: {0}; nodemesh needs Linux 5.14")]
+    Own(io::Error),
     /// Hooks that are no longer wanted.
     #[error("cannot remove old hooks: {0}; check --bpffs")]
     Pins(io::Error),

@@ -20,6 +20,7 @@ use super::{
     listeners::PodListeners,
     modes::InboundModes,
     pins::{self, Pins},
+    probes::Probes,
     record::Record,
     routing, sysctl,
 };
@@ -102,7 +103,8 @@ impl Prepared {
 
 impl Captured {
     /// Changes how plaintext is received from now on.
-    pub fn set_modes(&self, modes: &InboundModes) -> Result<(), CaptureError> {
+    pub fn set_modes(&self, modes: &InboundModes, probes: &Probes) -> Result<(), CaptureError> {
+        probes.set(&self.pod, &modes.probes)?;
         configure_modes(&self.pod, modes, &self.config, &self.port_modes)
     }
 

@@ -18,7 +18,7 @@ use aya::{
     maps::{MapData, MapError, PerCpuArray},
     programs::{Program, ProgramError},
 };
-use mesh_common::bpf::{Counter, Inbound, Pod};
+use mesh_common::bpf::{Counter, Inbound, Pod, ProbeKey};
 
 use super::{
     CaptureConfig,
@@ -41,14 +41,17 @@ const NODE_HOOKS: [(&str, Hook); 5] = [
 ];
 
 /// The maps that every instance of the programs shares.
-const SHARED_MAPS: [&str; 9] = [
+const SHARED_MAPS: [&str; 12] = [
     "PODS",
     "ORIGINAL_DESTINATIONS",
     "ADMITTED",
     "UPSTREAMS",
     "PASSED",
+    "PROBES",
+    "EVENTS",
     "COUNTERS",
     "ORIGIN",
+    "SK_PROBE",
     "SK_PROXY",
     "AYA_LOGS",
 ];
@@ -127,6 +130,8 @@ pub struct Kernel {
     counters: PerCpuArray<MapData, u64>,
     /// The enrolled pods, by network namespace cookie.
     pub pods: Map<u64, Pod>,
+    /// Ports that the node's probes call, with the cookie of their pod.
+    pub probes: Map<ProbeKey, u64>,
 }
 
 /// A map that every instance of the programs must find at its pin.
@@ -211,6 +216,8 @@ impl Kernel {
             counters: PerCpuArray::try_from(counters)?,
             pods: Map::open(&pins.map("PODS"))
                 .map_err(|source| KernelError::Map { name: "PODS", source })?,
+            probes: Map::open(&pins.map("PROBES"))
+                .map_err(|source| KernelError::Map { name: "PROBES", source })?,
         })
     }
 

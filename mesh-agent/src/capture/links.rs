@@ -103,7 +103,7 @@ impl PinnedLink {
             None => None,
             Some(fault) => {
                 self.repairs += 1;
-                tracing::warn!(hook = self.wanted.name, fault, "a hook was removed; repairing it");
+                tracing::debug!(hook = self.wanted.name, fault, "puts a hook back");
                 Some(self.repair())
             }
         };

@@ -1,4 +1,5 @@
-//! How a captured pod receives plaintext: one mode, and another at some of its ports.
+//! How a captured pod receives plaintext: one mode, another at some of its ports, and ports for the
+//! probes of its node.
 
 use std::collections::BTreeMap;
 
@@ -14,12 +15,14 @@ pub struct InboundModes {
     pub others: InboundMode,
     /// At these ports.
     pub ports: BTreeMap<u16, InboundMode>,
+    /// Ports that the node's probes get to, whatever the mode.
+    pub probes: Vec<u16>,
 }
 
 impl From<InboundMode> for InboundModes {
-    /// The same mode at every port.
+    /// The same mode at every port, and no probes.
     fn from(others: InboundMode) -> Self {
-        Self { others, ports: BTreeMap::new() }
+        Self { others, ports: BTreeMap::new(), probes: Vec::new() }
     }
 }
 
@@ -38,11 +41,12 @@ impl InboundModes {
         let others = mode(admission.peer_mode);
         let ports = admission.port_modes.iter().map(|it| (it.port, mode(it.mode)));
         let ports: BTreeMap<_, _> = ports.filter(|(_, mode)| *mode != others).collect();
+        let probes = admission.probe_ports.clone();
         if ports.len() > MODE_PORTS as usize {
             // The proxy judges by port as well, and only refuses a little later.
-            return InboundMode::Proxy.into();
+            return Self { probes, ..InboundMode::Proxy.into() };
         }
-        Self { others, ports }
+        Self { others, ports, probes }
     }
 }
 
@@ -98,7 +102,8 @@ mod tests {
             (open_port(), false, Refuse, Pass),
             (open_port(), true, Refuse, Proxy),
         ] {
-            let expected = InboundModes { others, ports: BTreeMap::from([(80, at_80)]) };
+            let ports = BTreeMap::from([(80, at_80)]);
+            let expected = InboundModes { others, ports, probes: Vec::new() };
             assert_eq!(modes(admission, is_judged), expected);
         }
     }

@@ -50,11 +50,7 @@ impl Netns {
         let inode = u32::try_from(file.metadata()?.ino()).map_err(|_| {
             io::Error::new(io::ErrorKind::InvalidInput, "this file is no network namespace")
         })?;
-        // The cookie is only given out by a socket.
-        let cookie = run_in(&file, || {
-            let socket = socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
-            sys::netns_cookie(socket.as_fd())
-        })??;
+        let cookie = run_in(&file, own_cookie)??;
         Ok(Self { file, inode, cookie })
     }
 
@@ -84,6 +80,16 @@ impl AsFd for Netns {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+/// What tells this thread's namespace from every other one since the machine started.
+///
+/// # Errors
+/// Where the kernel does not say.
+pub fn own_cookie() -> io::Result<u64> {
+    // The cookie is only given out by a socket.
+    let socket = socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
+    sys::netns_cookie(socket.as_fd())
 }
 
 /// The namespace that every thread comes from, opened once by the first that leaves it: opening

@@ -223,8 +223,9 @@ impl Entry {
                 let set =
                     |uid: &str, captor: &mut dyn Captor| captor.set_inbound_modes(uid, &modes);
                 if self.step(now, "change the inbound modes of", set, captor) {
-                    let InboundModes { others, ports } = &modes;
-                    tracing::info!(pod = %workload.name, ?others, ?ports, "inbound modes");
+                    let InboundModes { others, ports, probes } = &modes;
+                    let name = &workload.name;
+                    tracing::info!(pod = %name, ?others, ?ports, ?probes, "inbound modes");
                     self.state = State::Captured(modes);
                 }
             }

@@ -42,6 +42,8 @@ pub struct Flow {
 pub struct Peer {
     /// The verified identity.
     pub identity: Option<SpiffeId>,
+    /// The node, where the side is its own network namespace and no pod.
+    pub host: Option<Arc<str>>,
     /// The pod.
     pub pod: Option<NamespacedName>,
     /// Address and port.
@@ -168,7 +170,11 @@ impl From<&Flow> for v1::Flow {
 impl From<&Peer> for v1::Peer {
     fn from(peer: &Peer) -> Self {
         Self {
-            identity: peer.identity.as_ref().map(ToString::to_string).unwrap_or_default(),
+            identity: match (&peer.identity, &peer.host) {
+                (Some(identity), _) => identity.to_string(),
+                (None, Some(node)) => format!("host:{node}"),
+                (None, None) => String::new(),
+            },
             pod: peer.pod.as_ref().map(Into::into),
             address: peer.address.map(|address| address.to_string()).unwrap_or_default(),
         }

@@ -18,6 +18,7 @@ pub(crate) fn flow(at: u64) -> Flow {
         ),
         pod: Some(NamespacedName::new("shop", &format!("{account}-1"))),
         address: Some("10.0.0.1:80".parse().expect("an address")),
+        host: None,
     };
     Flow {
         time: SystemTime::UNIX_EPOCH + Duration::from_secs(at),

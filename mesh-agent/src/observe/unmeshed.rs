@@ -59,6 +59,7 @@ pub fn report(
             identity: pod.identity.clone(),
             pod: Some(pod.name.clone()),
             address: Some(socket.local),
+            host: None,
         };
         let other = other(snapshot, socket.remote);
         let (source, destination) = match reporter {
@@ -87,5 +88,5 @@ pub fn report(
 /// An address proves nothing: the pod is a hint.
 fn other(snapshot: &Snapshot, address: SocketAddr) -> Peer {
     let pod = snapshot.workload_at(address.ip()).map(|workload| workload.name.clone());
-    Peer { identity: None, pod, address: Some(address) }
+    Peer { pod, address: Some(address), ..Peer::default() }
 }

@@ -64,7 +64,7 @@ impl Record {
     /// Nothing but the caller's address is known, which proves nothing: the pod is a hint.
     pub(super) fn source_address(&mut self, shared: &Shared, address: SocketAddr) {
         let pod = shared.snapshot.workload_at(address.ip()).map(|workload| workload.name.clone());
-        self.source = Peer { identity: None, pod, address: Some(address) };
+        self.source = Peer { pod, address: Some(address), ..Peer::default() };
     }
 
     /// Where the application asked to go.
@@ -88,6 +88,7 @@ impl Record {
             identity: workload.and_then(|workload| workload.identity.clone()),
             pod: workload.map(|workload| workload.name.clone()),
             address: Some(upstream.address),
+            host: None,
         };
     }
 
@@ -159,5 +160,6 @@ fn of_pod(pod: &Pod, address: SocketAddr) -> Peer {
         identity: Some(pod.identity.clone()),
         pod: Some(pod.name.clone()),
         address: Some(address),
+        host: None,
     }
 }

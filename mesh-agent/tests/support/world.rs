@@ -20,10 +20,11 @@ use std::{
 
 use aya::maps::{HashMap, Map, MapData};
 use mesh_agent::capture::{
-    Capture, CaptureConfig, Pod, listeners::PodListeners, netns::Netns, sockets::SocketTable,
+    Capture, CaptureConfig, InboundModes, Pod, listeners::PodListeners, netns::Netns,
+    sockets::SocketTable,
 };
 use mesh_common::{
-    bpf::{ConnectionKey, InboundMode, LAYOUT_VERSION},
+    bpf::{ConnectionKey, LAYOUT_VERSION, ProbeKey},
     identity::{SpiffeId, TrustDomain},
     model::{NamespacedName, Workload},
 };
@@ -102,6 +103,7 @@ impl World {
     fn enter_node(&self) {
         ip(&["netns", "add", &self.node()]);
         self.on_node("link add bridge type bridge");
+        self.on_node("addr add 10.99.0.254/24 dev bridge");
         self.on_node("link set bridge up");
         let path = Path::new("/run/netns").join(self.node());
         let node = fs::File::open(path).expect("just made");
@@ -194,10 +196,19 @@ impl World {
         self.connections::<4>("UPSTREAMS")
     }
 
+    /// How many addresses and ports the kernel knows that probes call.
+    pub fn probes(&self) -> usize {
+        self.entries::<{ size_of::<ProbeKey>() }, 8>("PROBES")
+    }
+
     fn connections<const VALUE: usize>(&self, map: &str) -> usize {
+        self.entries::<{ size_of::<ConnectionKey>() }, VALUE>(map)
+    }
+
+    fn entries<const KEY: usize, const VALUE: usize>(&self, map: &str) -> usize {
         let data = MapData::from_pin(self.pins().join("maps").join(map)).expect("it is pinned");
         let map = Map::from_map_data(data).expect("a known kind of map");
-        let map = HashMap::<_, [u8; size_of::<ConnectionKey>()], [u8; VALUE]>::try_from(map);
+        let map = HashMap::<_, [u8; KEY], [u8; VALUE]>::try_from(map);
         map.map_or_else(|error| panic!("{error}"), |map| map.keys().count())
     }
 
@@ -220,10 +231,15 @@ impl World {
     }
 
     /// Captures a pod, and plays its proxy.
-    pub fn capture(&self, capture: &mut Capture, pod: &str, mode: InboundMode) -> Served {
+    pub fn capture(
+        &self,
+        capture: &mut Capture,
+        pod: &str,
+        modes: impl Into<InboundModes>,
+    ) -> Served {
         let mut served = None;
         let pod = capture
-            .capture(&self.workload(pod), mode, |_, listeners| {
+            .capture(&self.workload(pod), modes, |_, listeners| {
                 served = Some(listeners);
                 Ok(())
             })

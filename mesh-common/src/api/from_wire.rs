@@ -118,6 +118,7 @@ impl TryFrom<v1::Admission> for Admission {
             peer_mode: admission.peer_mode().try_into()?,
             port_modes: all(admission.port_modes)?,
             peer_policy: admission.peer_policy.map(TryInto::try_into).transpose()?,
+            probe_ports: admission.probe_ports.into_iter().map(port).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -325,6 +326,7 @@ mod tests {
                 peer_mode: PeerMode::Strict,
                 port_modes: vec![PortMode { port: 8081, mode: PeerMode::Permissive }],
                 peer_policy: Some(NamespacedName::new("shop", "strict")),
+                probe_ports: vec![8080, 9090],
             },
         });
         let wire = v1::resource::Resource::from(&workload);

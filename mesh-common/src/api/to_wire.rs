@@ -73,6 +73,7 @@ impl From<&Admission> for v1::Admission {
             peer_mode: v1::PeerMode::from(admission.peer_mode).into(),
             port_modes: admission.port_modes.iter().map(port_mode).collect(),
             peer_policy: admission.peer_policy.as_ref().map(Into::into),
+            probe_ports: admission.probe_ports.iter().map(|port| (*port).into()).collect(),
         }
     }
 }

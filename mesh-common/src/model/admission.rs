@@ -23,6 +23,9 @@ pub struct Admission {
     pub port_modes: Vec<PortMode>,
     /// The PeerPolicy that says so; `None` where the mesh's default holds.
     pub peer_policy: Option<NamespacedName>,
+    /// Ports that probes and lifecycle hooks of the workload name, sorted: its own node gets there,
+    /// whatever the peer mode.
+    pub probe_ports: Vec<u16>,
 }
 
 /// A port of a workload and the peer mode there.

@@ -56,6 +56,7 @@ impl<'o> Admissions<'o> {
             peer_mode: of_pod.map_or(self.peer_mode, |policy| policy.mode),
             port_modes: of_pod.map(|policy| policy.ports.clone()).unwrap_or_default(),
             peer_policy: of_pod.map(|policy| policy.name.clone()),
+            probe_ports: pod.probe_ports.clone(),
         }
     }
 }

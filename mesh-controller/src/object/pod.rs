@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use k8s_openapi::api::core::v1;
 use mesh_common::model::NamespacedName;
 
-use super::{FieldError, Labels, addresses, fields};
+use super::{FieldError, Labels, addresses, fields, probes};
 
 /// A Pod: where it runs and who it is.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +26,8 @@ pub struct Pod {
     pub addresses: Vec<IpAddr>,
     /// Whether it uses its node's network namespace.
     pub host_network: bool,
+    /// Ports that its probes and lifecycle hooks name, sorted.
+    pub probe_ports: Vec<u16>,
     /// Whether it has run to its end, so that its address may be another's by now.
     pub finished: bool,
 }
@@ -37,6 +39,7 @@ impl TryFrom<v1::Pod> for Pod {
         let name = fields::named(&pod.metadata)?;
         let spec = pod.spec.unwrap_or_default();
         let status = pod.status.unwrap_or_default();
+        let probe_ports = probes::ports(&spec);
         let account = spec.service_account_name.filter(|account| !account.is_empty());
         let account = account.as_deref().unwrap_or("default");
         let node = spec.node_name.filter(|node| !node.is_empty());
@@ -59,6 +62,7 @@ impl TryFrom<v1::Pod> for Pod {
             service_account: account.into(),
             addresses: pod_addresses(status.pod_ip.as_deref(), status.pod_ips.as_deref())?,
             host_network: spec.host_network.unwrap_or(false),
+            probe_ports,
             finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
         })
     }
