@@ -14,6 +14,7 @@
 mod error;
 mod events;
 mod guard;
+mod heartbeat;
 mod inbound;
 mod interface;
 mod kernel;

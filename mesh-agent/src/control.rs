@@ -14,3 +14,4 @@ pub mod enrolment;
 pub mod kernel;
 pub mod outage;
 pub mod persist;
+pub mod unserved;

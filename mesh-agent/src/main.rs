@@ -12,7 +12,7 @@ use mesh_agent::{
         connection::{Address, Connection},
         enrolment::EnrolmentThread,
         kernel::{Kernel, Told},
-        persist,
+        persist, unserved,
     },
     identity::{Certificates, Store, renewal},
     observe::{Observer, kernel::KernelFlows, metrics::Metrics},
@@ -148,6 +148,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         observer: Arc::clone(&observer),
         snapshot: Arc::clone(&snapshot),
     };
+    tokio::spawn(unserved::follow(Arc::clone(&snapshot), Arc::clone(&status), capture.sockets()));
     flows.start(capture.events()?).context("cannot read what the kernel programs tell")?;
     let told = Told { node: Arc::clone(&node), observer, snapshot: Arc::clone(&snapshot) };
     let proxy = ProxyConfig { node, workers: config.workers() };

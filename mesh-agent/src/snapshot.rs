@@ -5,7 +5,8 @@
 //! an AuthorizationPolicy no version stays, so that what it is attached to refuses everybody.
 
 use std::{
-    net::IpAddr,
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
 };
 
@@ -122,6 +123,11 @@ impl Snapshot {
     /// The ready workloads behind `port` of `service`, by name, with their own ports.
     pub fn endpoints(&self, service: &NamespacedName, port: u16) -> Vec<Endpoint> {
         self.read().endpoints(service, port).to_vec()
+    }
+
+    /// Addresses and ports of Services that no workload is ready to serve.
+    pub fn unserved(&self) -> HashSet<SocketAddr> {
+        self.read().unserved().collect()
     }
 
     /// Judges `request` to `workload` by the policies attached to it.

@@ -277,6 +277,17 @@ pub fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Nanoseconds of CLOCK_MONOTONIC, as the kernel programs see it.
+pub fn monotonic() -> io::Result<u64> {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is of a timespec that outlives the call.
+    if unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // Neither part of this clock is ever negative.
+    Ok(now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs())
+}
+
 /// A type that the kernel may read and write byte by byte.
 ///
 /// # Safety

@@ -5,12 +5,13 @@
 mod world;
 
 use std::{
+    collections::HashSet,
     io::{ErrorKind, Write},
     net::{IpAddr, Shutdown, SocketAddr, TcpStream},
 };
 
 use mesh_agent::capture::Capture;
-use mesh_common::bpf::InboundMode;
+use mesh_common::bpf::{EventKind, InboundMode};
 use socket2::{Domain, Socket, Type};
 use world::{Served, World, eventually, read, socket_address};
 
@@ -252,4 +253,32 @@ fn entries_of_connections_that_failed_do_not_stay() {
     }
     assert_eq!(counter(&capture, "published"), 10);
     assert_eq!(world.published(), 0);
+}
+
+#[test]
+fn what_nobody_serves_is_refused_in_connect_and_told() {
+    let world = World::new();
+    let mut capture = world.start();
+    let served = world.capture(&mut capture, "a", InboundMode::Pass);
+    let sockets = capture.sockets();
+    let mut events = capture.events().unwrap_or_else(|error| panic!("{error}"));
+    let connect = |address: &str| {
+        let error = world.connect("a", address).err();
+        error.map(|error| error.kind())
+    };
+    for (unserved, next) in [("10.96.0.9:80", "10.96.0.9:81"), ("[fd96::9]:80", "[fd96::9]:81")] {
+        sockets.set_unserved(&HashSet::from([socket_address(unserved)])).expect("room");
+        assert_eq!(connect(unserved), Some(ErrorKind::ConnectionRefused));
+        let event = events.next().expect("it is told");
+        let server = socket_address(unserved);
+        assert_eq!(event.kind, EventKind::NoEndpoint as u32);
+        assert_eq!(event.connection.netns, served.pod.netns.cookie());
+        assert_eq!(event.connection.server, server.ip().into());
+        assert_eq!(event.connection.server_port, u32::from(server.port()));
+        assert_eq!(connect(next), None, "another port is the proxy's business");
+        sockets.set_unserved(&HashSet::new()).expect("room");
+        assert_eq!(connect(unserved), None, "somebody is ready");
+    }
+    assert!(events.next().is_none());
+    assert!(capture.counters().contains(&("connect_refused", 2)), "{:?}", capture.counters());
 }

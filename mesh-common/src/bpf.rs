@@ -174,7 +174,15 @@ pub struct Event {
 pub enum EventKind {
     /// A pod got a connection of a probe. The cookie is the pod's.
     Probe = 1,
+    /// connect() of a pod failed: no ready endpoint is behind the Service. The cookie is the
+    /// caller's, and its port is 0.
+    NoEndpoint = 2,
+    /// The same, as the agent gives no sign of life.
+    AgentLost = 3,
 }
+
+/// After how many nanoseconds without a heartbeat the agent counts as lost. It writes one a second.
+pub const HEARTBEAT_STALE: u64 = 5_000_000_000;
 
 /// Bytes of the ring of events: some thousands of them.
 pub const EVENT_BYTES: u32 = 256 * 1024;
@@ -302,11 +310,13 @@ pub enum Counter {
     ProbeAdmitted = 14,
     /// Events that were lost because the agent did not read them in time: flows are missing.
     EventLost = 15,
+    /// Calls of connect() refused because they were known to fail.
+    ConnectRefused = 16,
 }
 
 impl Counter {
     /// Every counter with its name in metrics and status.
-    pub const ALL: [(Self, &'static str); 16] = [
+    pub const ALL: [(Self, &'static str); 17] = [
         (Self::Captured, "captured"),
         (Self::CaptureFailed, "capture_failed"),
         (Self::Published, "published"),
@@ -323,6 +333,7 @@ impl Counter {
         (Self::PassUnlisted, "pass_unlisted"),
         (Self::ProbeAdmitted, "probe_admitted"),
         (Self::EventLost, "event_lost"),
+        (Self::ConnectRefused, "connect_refused"),
     ];
 }
 

@@ -8,13 +8,13 @@
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use aya_log_ebpf::debug;
 use mesh_common::{
-    bpf::{Address, Counter, Destination, Pod},
+    bpf::{Address, ConnectionKey, Counter, Destination, EventKind, Pod},
     ports,
 };
 
 use crate::{
-    maps::{ORIGIN, PODS, SK_PROXY, count},
-    raw::{Call, Socket, random},
+    maps::{ORIGIN, PODS, SK_PROXY, UNSERVED, count, is_agent_alive, tell},
+    raw::{Call, Socket, random, value},
 };
 
 /// The kernel goes on with the call.
@@ -23,6 +23,7 @@ const PROCEED: i32 = 1;
 const REFUSE: i32 = 0;
 const ENOMEM: i32 = 12;
 const ENETUNREACH: i32 = 101;
+const ECONNREFUSED: i32 = 111;
 
 /// ::1, the only loopback address that IPv6 has.
 const LOOPBACK6: Address = Address([0, 0, 0, 1_u32.to_be()]);
@@ -100,6 +101,29 @@ fn judge(call: &Call<'_>, asked: Destination) -> Verdict {
         // kernel without the mesh would: clients that try both families depend on it.
         forget(&socket);
         return Verdict::Refuse(ENETUNREACH);
+    }
+    let known_failure = if !is_agent_alive() {
+        Some(EventKind::AgentLost)
+    } else if value(&UNSERVED, &asked).is_some() {
+        // What kube-proxy gives for such a port (its REJECT, told to the caller's own kernel).
+        Some(EventKind::NoEndpoint)
+    } else {
+        None
+    };
+    if let Some(kind) = known_failure {
+        forget(&socket);
+        count(Counter::ConnectRefused);
+        tell(
+            kind,
+            &ConnectionKey {
+                netns: call.netns_cookie(),
+                client: own,
+                server: asked.address,
+                client_port: 0,
+                server_port: asked.port,
+            },
+        );
+        return Verdict::Refuse(ECONNREFUSED);
     }
     if !remember(&socket, &asked) {
         count(Counter::CaptureFailed);

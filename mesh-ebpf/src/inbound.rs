@@ -2,8 +2,8 @@
 //!
 //! It runs for the first packet of a connection, in whatever shape it comes, and picks a
 //! listener of the proxy or leaves the choice to the kernel. The accepted socket's own address
-//! is then the address that the caller asked for. Missing listener: the agent is dead, and the
-//! caller is refused at once.
+//! is then the address that the caller asked for. Missing listener, or no sign of life: the agent is
+//! lost, and the caller is refused at once.
 
 use aya_ebpf::{macros::sk_lookup, programs::SkLookupContext};
 use aya_log_ebpf::debug;
@@ -13,7 +13,7 @@ use mesh_common::{
 };
 
 use crate::{
-    maps::{ADMITTED, INBOUND, LISTENERS, PORT_MODES, count},
+    maps::{ADMITTED, INBOUND, LISTENERS, PORT_MODES, count, is_agent_alive},
     raw::{Arrival, is_listening, value},
 };
 
@@ -67,7 +67,8 @@ pub fn inbound(ctx: SkLookupContext) -> u32 {
         // Plaintext needs no proxy, yet a node without its agent accepts nothing new.
         PASS_MODE => {
             let hbone = if arrival.is_ipv4() { Listener::Hbone4 } else { Listener::Hbone6 };
-            if is_listening(&LISTENERS, hbone) { PASS } else { refuse(&ctx) }
+            let is_served = is_listening(&LISTENERS, hbone) && is_agent_alive();
+            if is_served { PASS } else { refuse(&ctx) }
         }
         PROXY_MODE => {
             let verdict = hand_over(&ctx, &arrival, Listener::Inbound4, Listener::Inbound6);
@@ -83,6 +84,10 @@ pub fn inbound(ctx: SkLookupContext) -> u32 {
 /// Gives the connection to the listener of its family, or to nobody.
 #[inline(always)]
 fn hand_over(ctx: &SkLookupContext, arrival: &Arrival, ipv4: Listener, ipv6: Listener) -> u32 {
+    if !is_agent_alive() {
+        // Its listener would take the connection and never look at it.
+        return refuse(ctx);
+    }
     let listener = if arrival.is_ipv4() { ipv4 } else { ipv6 };
     // No flag: the kernel goes on to choose among the workers' sockets of a SO_REUSEPORT group.
     match LISTENERS.redirect_sk_lookup(ctx, listener as u32, 0) {

@@ -9,8 +9,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf, SockMap},
 };
 use mesh_common::bpf::{
-    ConnectionKey, Counter, Destination, EVENT_BYTES, Event, EventKind, Inbound, MODE_PORTS, Pod,
-    ProbeKey, ProxySocket,
+    ConnectionKey, Counter, Destination, EVENT_BYTES, Event, EventKind, HEARTBEAT_STALE, Inbound,
+    MODE_PORTS, Pod, ProbeKey, ProxySocket,
 };
 
 use crate::raw::{INHERITED, SkStorage};
@@ -48,6 +48,16 @@ pub static PASSED: HashMap<ConnectionKey, u32> =
 #[map]
 pub static PROBES: HashMap<ProbeKey, u64> = HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
 
+/// Addresses and ports of Services that nobody is ready to serve. Missing: the proxy finds out.
+#[map]
+pub static UNSERVED: HashMap<Destination, u32> =
+    HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
+
+/// One entry: when the agent last gave a sign of life, in nanoseconds of CLOCK_MONOTONIC. Old: new
+/// connections of captured pods are refused at once, as where it is dead.
+#[map]
+static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
+
 /// What the agent tells as flows, and nobody but these programs has seen.
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_BYTES, 0);
@@ -81,6 +91,14 @@ pub static PORT_MODES: HashMap<u32, u32> = HashMap::with_max_entries(MODE_PORTS,
 /// agent is dead, and new connections are refused.
 #[map]
 pub static LISTENERS: SockMap = SockMap::with_max_entries(6, 0);
+
+/// Whether the agent gives signs of life.
+#[inline(always)]
+pub fn is_agent_alive() -> bool {
+    let beat = HEARTBEAT.get(0).copied().unwrap_or_default();
+    // A beat from another CPU may be a little ahead of the clock here.
+    crate::raw::monotonic().saturating_sub(beat) <= HEARTBEAT_STALE
+}
 
 /// Tells the agent of a connection.
 #[inline(always)]

@@ -12,8 +12,8 @@ use aya_ebpf::{
         bpf_sock_addr, sockaddr,
     },
     helpers::{
-        bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_map_lookup_elem, bpf_set_retval,
-        bpf_sk_release,
+        bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_map_lookup_elem,
+        bpf_set_retval, bpf_sk_release,
         generated::{bpf_bind, bpf_sk_storage_delete, bpf_sk_storage_get, bpf_skc_to_mptcp_sock},
     },
     maps::{HashMap, SockMap},
@@ -96,6 +96,13 @@ impl<T, const FLAGS: usize> SkStorage<T, FLAGS> {
 pub fn random() -> u32 {
     // SAFETY: the helper has no preconditions.
     unsafe { bpf_get_prandom_u32() }
+}
+
+/// Nanoseconds of CLOCK_MONOTONIC.
+#[inline(always)]
+pub fn monotonic() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_ns() }
 }
 
 /// The value of a key in a map whose values are single numbers.

@@ -17,6 +17,7 @@ use super::{
     CaptureConfig, CaptureError,
     error::map,
     events::Events,
+    heartbeat::Heartbeat,
     inbound::{Captured, Prepared},
     kernel::Kernel,
     links::{self, HookState},
@@ -53,6 +54,7 @@ pub struct Pod {
 /// is pinned.
 pub struct Capture {
     kernel: Kernel,
+    _heartbeat: Heartbeat,
     sockets: Arc<SocketTable>,
     pins: Pins,
     records: Records,
@@ -81,6 +83,7 @@ impl Capture {
             .map_err(|source| CaptureError::Map { map: "ORIGINAL_DESTINATIONS", source })?;
         let mut capture = Self {
             kernel,
+            _heartbeat: Heartbeat::start(&pins).map_err(map("HEARTBEAT"))?,
             sockets: Arc::new(sockets),
             pins,
             records: Records::new(&config.state_dir, &config.node),

@@ -41,13 +41,15 @@ const NODE_HOOKS: [(&str, Hook); 5] = [
 ];
 
 /// The maps that every instance of the programs shares.
-const SHARED_MAPS: [&str; 12] = [
+const SHARED_MAPS: [&str; 14] = [
     "PODS",
     "ORIGINAL_DESTINATIONS",
     "ADMITTED",
     "UPSTREAMS",
     "PASSED",
     "PROBES",
+    "UNSERVED",
+    "HEARTBEAT",
     "EVENTS",
     "COUNTERS",
     "ORIGIN",

@@ -1,6 +1,7 @@
 //! What the proxy asks of the kernel maps, on the path of each connection.
 
 use std::{
+    collections::HashSet,
     io,
     net::SocketAddr,
     os::fd::{AsRawFd, BorrowedFd},
@@ -17,6 +18,7 @@ pub struct SocketTable {
     original_destinations: Map<ConnectionKey, Destination>,
     proxy_sockets: Map<i32, ProxySocket>,
     passed: Map<ConnectionKey, u32>,
+    unserved: Map<Destination, u32>,
 }
 
 impl SocketTable {
@@ -25,6 +27,7 @@ impl SocketTable {
             original_destinations: Map::open(&pins.map("ORIGINAL_DESTINATIONS"))?,
             proxy_sockets: Map::open(&pins.map("SK_PROXY"))?,
             passed: Map::open(&pins.map("PASSED"))?,
+            unserved: Map::open(&pins.map("UNSERVED"))?,
         })
     }
 
@@ -62,6 +65,23 @@ impl SocketTable {
         let mut passed = self.passed.keys()?;
         passed.retain(|connection| connection.netns == netns);
         Ok(passed)
+    }
+
+    /// Has connect() to these places fail at once, and to no others: nobody is ready to serve them.
+    ///
+    /// # Errors
+    /// Where the map is full; what it has no room for, the proxy resets.
+    pub fn set_unserved(&self, places: &HashSet<SocketAddr>) -> io::Result<()> {
+        let wanted: HashSet<Destination> = places.iter().map(|place| (*place).into()).collect();
+        let known: HashSet<Destination> = self.unserved.keys()?.into_iter().collect();
+        // Whoever is ready now is reached before anything else.
+        for served in known.difference(&wanted) {
+            self.unserved.remove(served)?;
+        }
+        for unserved in wanted.difference(&known) {
+            self.unserved.insert(unserved, &1)?;
+        }
+        Ok(())
     }
 
     /// Forgets the plaintext connections of every pod but those whose cookie `keep` takes.

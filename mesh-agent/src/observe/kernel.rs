@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use mesh_common::bpf::{Address, Event, EventKind};
+use mesh_common::bpf::{Address, ConnectionKey, Event, EventKind};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
@@ -59,37 +59,75 @@ impl KernelFlows {
     }
 
     fn tell(&self, event: &Event) {
-        let is_probe = event.kind == EventKind::Probe as u32;
-        let connection = &event.connection;
-        let client = socket_addr(connection.client, connection.client_port);
-        let server = socket_addr(connection.server, connection.server_port);
-        let (true, Some(client), Some(server)) = (is_probe, client, server) else { return };
-        let callee = self.snapshot.workload_at(server.ip());
-        let flow = Flow {
+        let ConnectionKey { client, client_port, server, server_port, .. } = event.connection;
+        let (Some(client), Some(server)) =
+            (socket_addr(client, client_port), socket_addr(server, server_port))
+        else {
+            return;
+        };
+        if event.kind == EventKind::Probe as u32 {
+            let flow = self.probe(client, server);
+            self.observer.opened(flow.edge());
+            self.observer.ended(flow);
+            return;
+        }
+        let reason = if event.kind == EventKind::NoEndpoint as u32 {
+            "no ready endpoint for this port of the Service"
+        } else {
+            "the agent gave no sign of life for 5 s"
+        };
+        self.observer.record(self.refusal(client.ip(), server, reason));
+    }
+
+    /// A probe that a pod has got.
+    fn probe(&self, client: SocketAddr, server: SocketAddr) -> Flow {
+        let host = Some(Arc::clone(&self.node));
+        let source = Peer { host, address: Some(client), ..Peer::default() };
+        let destination = Peer { address: Some(server), ..self.pod(server.ip()) };
+        let reason = "a probe or hook of the pod names this port";
+        self.flow(Reporter::Destination, source, destination, Verdict::Forwarded, reason)
+    }
+
+    /// A call of connect() that failed in the kernel, before the socket had a port.
+    fn refusal(&self, client: IpAddr, server: SocketAddr, reason: &str) -> Flow {
+        let destination = Peer { address: Some(server), ..self.pod(server.ip()) };
+        let source = self.pod(client);
+        let flow = self.flow(Reporter::Source, source, destination, Verdict::Error, reason);
+        let service = self.snapshot.service_at(server.ip());
+        Flow { service: service.map(|service| service.name.clone()), ..flow }
+    }
+
+    fn pod(&self, address: IpAddr) -> Peer {
+        let workload = self.snapshot.workload_at(address);
+        Peer {
+            identity: workload.as_ref().and_then(|workload| workload.identity.clone()),
+            pod: workload.map(|workload| workload.name.clone()),
+            ..Peer::default()
+        }
+    }
+
+    fn flow(
+        &self,
+        reporter: Reporter,
+        source: Peer,
+        destination: Peer,
+        verdict: Verdict,
+        reason: &str,
+    ) -> Flow {
+        Flow {
             time: SystemTime::now(),
             node: Arc::clone(&self.node),
-            reporter: Reporter::Destination,
-            source: Peer {
-                host: Some(Arc::clone(&self.node)),
-                address: Some(client),
-                ..Peer::default()
-            },
-            destination: Peer {
-                identity: callee.as_ref().and_then(|callee| callee.identity.clone()),
-                pod: callee.map(|callee| callee.name.clone()),
-                address: Some(server),
-                host: None,
-            },
+            reporter,
+            source,
+            destination,
             service: None,
-            verdict: Verdict::Forwarded,
-            reason: "a probe or hook of the pod names this port".to_owned(),
+            verdict,
+            reason: reason.to_owned(),
             security: Security::Plaintext,
             duration: Duration::ZERO,
             bytes_sent: 0,
             bytes_received: 0,
-        };
-        self.observer.opened(flow.edge());
-        self.observer.ended(flow);
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, HashMap, hash_map::Entry},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -120,6 +120,19 @@ impl Index {
     pub(super) fn endpoints(&self, service: &NamespacedName, port: u16) -> &[Endpoint] {
         let of_port = self.endpoints.get(service).and_then(|ports| ports.get(&port));
         of_port.map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn unserved(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        let owned = self.service_claims.iter();
+        let owned = owned.filter_map(|(at, claims)| Some((*at, claims.values().next()?)));
+        owned.flat_map(move |(at, service)| {
+            let is_served = move |port| {
+                let mut endpoints = self.endpoints(&service.name, port).iter();
+                endpoints.any(|(workload, _)| workload.address_like(at).is_some())
+            };
+            let ports = service.ports.iter().map(|port| port.port);
+            ports.filter(move |port| !is_served(*port)).map(move |port| SocketAddr::new(at, port))
+        })
     }
 
     /// The policies of `workload`, prepared; those of the newest version that is held of it.

@@ -7,9 +7,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// Opens more connections than the map has room for, while nobody accepts, then uses them.
 const MANY: &str = "
-print('open', flush=True)
 ends = []
 streams = []
+# Stopped, the agent accepts nothing, so every connection stays in the map until it goes on.
+os.kill(int(sys.argv[2]), 19)
 for _ in range(40):
     s = tcp('10.0.0.1'); s.connect(address(sys.argv[1])); streams.append(s)
 os.kill(int(sys.argv[2]), 18)
@@ -27,8 +28,6 @@ fn more_connections_than_the_map_holds_are_refused_and_counted() -> Result<()> {
     web.serve_peer(8080, &["echo"])?;
     let pid = mesh.agent("node-1").pid().context("the agent runs")?;
     let agent = Pid::from_raw(i32::try_from(pid)?).context("a pid")?;
-    // Stopped, it accepts nothing, so every connection stays in the map until it goes on.
-    kill_process(agent, Signal::STOP)?;
     let seen = python(frontend, MANY, &[&format!("{}:8080", web.ipv4()), &pid.to_string()]);
     kill_process(agent, Signal::CONT)?;
     assert_eq!(seen?.lines().last(), Some("16 24 40"));
