@@ -124,7 +124,8 @@ pub struct Workload {
     pub identity: Option<SpiffeId>,
     /// Whether labels put it in the mesh: its node's agent shall capture it.
     pub enrolled: bool,
-    /// Whether its node's agent has captured it: callers shall speak HBONE to it.
+    /// Whether callers shall speak HBONE to it: its node's agent has captured it, or it is not in
+    /// this mesh and another one's proxy takes HBONE for it.
     pub captured: bool,
     /// The Services that it stands behind.
     pub memberships: Vec<Membership>,

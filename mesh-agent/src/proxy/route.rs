@@ -31,7 +31,7 @@ pub(super) enum Via {
     Passthrough,
     /// Over the CNI's own path to a captured pod of this node.
     SameNode(Arc<ServedPod>),
-    /// Through a tunnel to a captured pod of another node.
+    /// Through a tunnel to a captured pod of another node, or of another mesh.
     Tunnel,
 }
 
@@ -59,11 +59,17 @@ pub(super) fn choose(shared: &Shared, destination: SocketAddr) -> Route {
 
 fn upstream(shared: &Shared, address: SocketAddr, workload: Option<Arc<Workload>>) -> Upstream {
     let via = match &workload {
-        Some(workload) if workload.node.as_ref() == Some(&shared.node) => {
+        // Of our own mesh's pods on this node we know better than the snapshot which are captured.
+        Some(workload) if workload.node.as_ref() == Some(&shared.node) && !is_foreign(workload) => {
             shared.pod_of(workload).map_or(Via::Passthrough, Via::SameNode)
         }
         Some(workload) if workload.captured => Via::Tunnel,
         _ => Via::Passthrough,
     };
     Upstream { address, workload, via }
+}
+
+/// Whether the proxy of another mesh takes HBONE for a workload.
+fn is_foreign(workload: &Workload) -> bool {
+    workload.captured && !workload.enrolled
 }

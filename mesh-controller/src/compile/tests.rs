@@ -194,6 +194,26 @@ fn captured_is_what_the_pods_own_node_says() {
 }
 
 #[test]
+fn a_pod_of_another_mesh_says_that_it_takes_hbone() {
+    let redirected =
+        |value: &str| format!("metadata annotations: {{ambient.istio.io/redirection: {value}}}");
+    let compiled = compiled(&format!(
+        "{NAMESPACES}{}{}{}{}{}",
+        pod("legacy/a", "10.0.0.1", &redirected("enabled")),
+        pod("legacy/b", "10.0.0.2", "labels networking.istio.io/tunnel: http"),
+        pod("legacy/c", "10.0.0.3", &redirected("pending")),
+        pod("legacy/d", "10.0.0.4", &format!("{}; spec hostNetwork: true", redirected("enabled"))),
+        pod("shop/e", "10.0.0.5", "labels networking.istio.io/tunnel: http"),
+    ));
+    let captured = |name: &str| compiled.workload(name).is_some_and(|workload| workload.captured);
+    assert!(captured("legacy/a"), "annotated");
+    assert!(captured("legacy/b"), "labelled");
+    assert!(!captured("legacy/c"), "Istio has not got that far");
+    assert!(!captured("legacy/d"), "has no identity");
+    assert!(!captured("shop/e"), "ours, and its agent has not captured it");
+}
+
+#[test]
 fn an_address_belongs_to_one_pod() {
     let yaml = format!(
         "{}{}{}{}{}",

@@ -99,8 +99,11 @@ pub(super) fn workloads(inputs: Inputs<'_, '_>) -> Vec<Workload> {
         };
         let enrolled = enrolled.contains(name);
         let memberships = memberships.of_pods.remove(name).unwrap_or_default();
-        let captured =
-            enrolled && pod.node.as_ref().is_some_and(|node| captures.holds(node, &pod.uid));
+        let captured = match enrolled {
+            true => pod.node.as_ref().is_some_and(|node| captures.holds(node, &pod.uid)),
+            // A pod of another mesh, which must have an identity of ours to be believed.
+            false => pod.speaks_hbone && identity.is_some(),
+        };
         workloads.push(Workload {
             name: name.clone(),
             uid: pod.uid.clone(),

@@ -30,7 +30,15 @@ pub struct Pod {
     pub probe_ports: Vec<u16>,
     /// Whether it has run to its end, so that its address may be another's by now.
     pub finished: bool,
+    /// Whether something else than an agent of ours says that it takes HBONE on port 15008.
+    pub speaks_hbone: bool,
 }
+
+/// What Istio's CNI plugin writes on a pod whose traffic it has led to the node's ztunnel.
+const AMBIENT_REDIRECTION: (&str, &str) = ("ambient.istio.io/redirection", "enabled");
+/// What a pod says of itself that takes HBONE without Istio's help. Istio's control plane tells
+/// peers by the same two (`setTunnelProtocol` in its `ambient/workloads.go`).
+const TUNNEL: (&str, &str) = ("networking.istio.io/tunnel", "http");
 
 impl TryFrom<v1::Pod> for Pod {
     type Error = FieldError;
@@ -50,14 +58,17 @@ impl TryFrom<v1::Pod> for Pod {
                 return Err(FieldError::new(field, format!("`{text}` is no Kubernetes name")));
             }
         }
+        let labels = pod.metadata.labels.unwrap_or_default();
+        let annotations = pod.metadata.annotations.unwrap_or_default();
         Ok(Self {
+            speaks_hbone: has(&annotations, AMBIENT_REDIRECTION) || has(&labels, TUNNEL),
             uid: match pod.metadata.uid {
                 Some(uid) if !uid.is_empty() => uid.into(),
                 _ => name.to_string().into(),
             },
             name,
             created: pod.metadata.creation_timestamp.map(|time| time.0.as_second()),
-            labels: pod.metadata.labels.unwrap_or_default(),
+            labels,
             node: node.map(Into::into),
             service_account: account.into(),
             addresses: pod_addresses(status.pod_ip.as_deref(), status.pod_ips.as_deref())?,
@@ -66,6 +77,10 @@ impl TryFrom<v1::Pod> for Pod {
             finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
         })
     }
+}
+
+fn has(of: &Labels, (key, value): (&str, &str)) -> bool {
+    of.get(key).is_some_and(|said| said == value)
 }
 
 /// `podIPs` holds `podIP` as its first entry, where both are written.
