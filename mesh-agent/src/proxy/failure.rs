@@ -46,8 +46,8 @@ pub(super) enum Failure {
     /// A caller asked for an address or port that this pod does not offer.
     #[error("{0} is not an address and port of this pod")]
     NotOurs(SocketAddr),
-    /// A CONNECT whose authority is no address and port.
-    #[error("`{0}` is not an address and a port")]
+    /// A CONNECT whose authority is neither an address and port nor a port of the pod's Services.
+    #[error("`{0}` is neither an address and a port nor a Service of this pod and its port")]
     BadAuthority(String),
     /// Nobody waits for the connection any more.
     #[error("the caller gave up before the connection was made")]

@@ -4,6 +4,7 @@
 
 use mesh_harness::{Mesh, MeshBuilder};
 
+pub mod ambient;
 pub mod certificates;
 pub mod python;
 pub mod stranger;

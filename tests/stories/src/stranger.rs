@@ -67,7 +67,7 @@ async fn ask(stream: TcpStream, tls: TlsConnector, authority: &str) -> Result<u1
     Ok(answer.await?.status().as_u16())
 }
 
-fn tls(credentials: Option<Credentials>) -> Result<TlsConnector> {
+pub(crate) fn tls(credentials: Option<Credentials>) -> Result<TlsConnector> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&TLS13])?

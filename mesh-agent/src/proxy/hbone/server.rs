@@ -14,7 +14,11 @@ use h2::{
     server::{Connection, SendResponse},
 };
 use http::{Method, Request, Response};
-use mesh_common::{identity::SpiffeId, ports};
+use mesh_common::{
+    identity::SpiffeId,
+    model::{NamespacedName, Workload},
+    ports,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, BufReader},
     net::TcpStream,
@@ -257,7 +261,7 @@ async fn connect(
     record: &mut Record,
 ) -> Result<(TcpStream, Leash), Failure> {
     let shared = &context.shared;
-    let to = destination(pod, request)?;
+    let to = destination(context, pod, caller, request)?;
     record.destination_pod(&pod.pod, to);
     let callee = shared.workload_of(pod, to)?;
     let (source, from) = (Some(caller.identity.clone()), caller.address.ip());
@@ -271,15 +275,42 @@ async fn connect(
 }
 
 /// Where a CONNECT wants to go: an address of this pod, and no port of ours.
-fn destination(pod: &ServedPod, request: &Request<RecvStream>) -> Result<SocketAddr, Failure> {
+fn destination(
+    context: &Context,
+    pod: &ServedPod,
+    caller: &Caller,
+    request: &Request<RecvStream>,
+) -> Result<SocketAddr, Failure> {
     if request.method() != Method::CONNECT {
         return Err(Failure::NotConnect(request.method().clone()));
     }
     let authority = request.uri().authority().map(http::uri::Authority::as_str);
-    let to: SocketAddr = authority
-        .unwrap_or_default()
-        .parse()
-        .map_err(|_| Failure::BadAuthority(authority.unwrap_or_default().to_owned()))?;
+    let authority = authority.unwrap_or_default();
+    let to = match authority.parse() {
+        Ok(address) => address,
+        Err(_) => {
+            let own = SocketAddr::new(own_address(pod, caller.address.ip()), ports::HBONE);
+            let workload = context.shared.workload_of(pod, own)?;
+            behind_service(&workload, own.ip(), authority)
+                .ok_or_else(|| Failure::BadAuthority(authority.to_owned()))?
+        }
+    };
     pod.offers(to)?;
     Ok(to)
+}
+
+/// The port of `workload` that a Service's port, `web.shop.svc.cluster.local:80`, leads to: what
+/// ztunnel asks for where the connection came through a gateway to another network.
+fn behind_service(workload: &Workload, own: IpAddr, authority: &str) -> Option<SocketAddr> {
+    let (host, port) = authority.rsplit_once(':')?;
+    let port: u16 = port.parse().ok()?;
+    let mut labels = host.split('.');
+    let (name, namespace) = (labels.next()?, labels.next()?);
+    // What follows is the cluster's domain, which the mesh need not know.
+    (labels.next()? == "svc").then_some(())?;
+    let is_named =
+        |service: &NamespacedName| &*service.name == name && &*service.namespace == namespace;
+    let membership = workload.memberships.iter().find(|known| is_named(&known.service))?;
+    let mapping = membership.ports.iter().find(|mapping| mapping.service_port == port)?;
+    Some(SocketAddr::new(own, mapping.target_port))
 }

@@ -40,10 +40,12 @@ pub(super) fn to_response(failure: &Failure) -> Response<()> {
 pub(super) fn to_failure<B>(response: &Response<B>, address: SocketAddr) -> Failure {
     let status = response.headers().get(PROXY_STATUS).and_then(|value| value.to_str().ok());
     let details = status.and_then(details).unwrap_or_else(|| {
-        format!("the proxy of {address} answered CONNECT with {}", response.status())
+        // ztunnel gives no reason but in its own log.
+        let answer = response.status();
+        format!("the proxy of {address} answered CONNECT with {answer}; its own log says why")
     });
     match response.status() {
-        // ztunnel 1.27 and later says 401 where a policy refuses.
+        // ztunnel says 401 where a policy refuses (docs/interop.md).
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::Denied(details),
         StatusCode::SERVICE_UNAVAILABLE => Failure::Upstream(details),
         _ => Failure::Rejected(details),

@@ -60,7 +60,10 @@ pub(in crate::proxy) async fn relay(
         None => {}
     }
     if is_cut || broken.is_some() {
-        send.send_reset(if leash.is_revoked() { status::revoked() } else { Reason::CANCEL });
+        // CONNECT_ERROR is what a TCP error is called in a tunnel (RFC 9113, section 8.5). ztunnel
+        // takes CANCEL for an orderly end of data (docs/interop.md).
+        let reason = if leash.is_revoked() { status::revoked() } else { Reason::CONNECT_ERROR };
+        send.send_reset(reason);
         reset(socket);
     }
     drop(lease);
