@@ -46,7 +46,7 @@ const LINKER: [Requirement; 5] = [
 ];
 
 /// What the demo and the tests lay out nodes with, run in pods and look with.
-const PROGRAMS: [Requirement; 10] = [
+const PROGRAMS: [Requirement; 11] = [
     need("ip", "iproute2"),
     need("nsenter", "util-linux"),
     need("nginx", "nginx-light"),
@@ -57,6 +57,7 @@ const PROGRAMS: [Requirement; 10] = [
     need("bpftool", "bpftool"),
     need("/usr/bin/python3", "python3"),
     need("skopeo", "skopeo"),
+    need("kubectl", "kubernetes-client"),
 ];
 
 /// What the benchmark measures with.

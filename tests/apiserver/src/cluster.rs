@@ -1,0 +1,40 @@
+//! What all requests share: the objects, what is served, faults, settings.
+
+use std::time::Duration;
+
+use crate::{fault::Faults, registry::Registry, store::Store};
+
+/// The state of a server. It survives when the server stops to listen.
+pub struct Cluster {
+    pub store: Store,
+    pub registry: Registry,
+    pub faults: Faults,
+    pub settings: Settings,
+    /// `host:port` as clients reach it.
+    pub address: String,
+    /// The authority's certificate, PEM.
+    pub certificate: String,
+}
+
+/// How a server behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whether Roles and bindings decide; otherwise everybody with credentials may do everything.
+    pub rbac: bool,
+    /// How many events are remembered for watches and pages.
+    pub history: usize,
+    /// How often watches that ask for them get bookmarks.
+    pub bookmarks: Duration,
+    /// Whether deleted pods vanish as if a kubelet had ended them; otherwise they wait for one.
+    pub kubelets: bool,
+    /// Whether every request is written to standard error.
+    pub log: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        // The real server sends a bookmark about once a minute.
+        let bookmarks = Duration::from_secs(60);
+        Self { rbac: false, history: 20_000, bookmarks, kubelets: true, log: false }
+    }
+}
