@@ -1,4 +1,4 @@
-//! Which pods agents said they captured, kept on disk.
+//! Which pods agents said they captured, kept where a restart finds it.
 //!
 //! Callers speak HBONE only to captured pods. Were this forgotten over a restart of the
 //! controller, every connection of the mesh would fall back to plaintext until the last agent had
@@ -6,34 +6,93 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     path::{Path, PathBuf},
+    str::FromStr,
+    time::SystemTime,
 };
 
 use crate::private_file::{self, PrivateFileError};
 
+/// When an agent said something: the start of its stream, and how many reports came before on it.
+/// An agent has one stream at a time, so of two reports, whoever heard them, the later is true.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stamp {
+    /// Milliseconds since the Unix epoch.
+    stream: u64,
+    report: u64,
+}
+
+impl Stamp {
+    /// The first report of a stream that starts now.
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self { stream: u64::try_from(since.as_millis()).unwrap_or(u64::MAX), report: 0 }
+    }
+
+    /// The next report of the same stream.
+    pub fn next(self) -> Self {
+        Self { report: self.report + 1, ..self }
+    }
+}
+
+impl fmt::Display for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.stream, self.report)
+    }
+}
+
+impl FromStr for Stamp {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (stream, report) = text.split_once('.').unwrap_or((text, "0"));
+        Ok(Self { stream: stream.parse()?, report: report.parse()? })
+    }
+}
+
+/// What the agent of a node said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// When.
+    pub stamp: Stamp,
+    /// The uids of the pods that it captured.
+    pub uids: BTreeSet<String>,
+}
+
+impl Report {
+    /// A report of these pods.
+    pub fn new(stamp: Stamp, uids: impl IntoIterator<Item = String>) -> Self {
+        Self { stamp, uids: uids.into_iter().collect() }
+    }
+}
+
 /// The uids of captured pods by the node that said so.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Captures {
-    by_node: BTreeMap<String, BTreeSet<String>>,
+    by_node: BTreeMap<String, Report>,
 }
 
 impl Captures {
     /// Whether the agent of `node` said that it captured the pod `uid`.
     pub fn holds(&self, node: &str, uid: &str) -> bool {
-        self.by_node.get(node).is_some_and(|uids| uids.contains(uid))
+        self.by_node.get(node).is_some_and(|report| report.uids.contains(uid))
     }
 
-    /// Replaces what the agent of `node` said; whether that changed anything.
-    pub fn report(&mut self, node: &str, uids: impl IntoIterator<Item = String>) -> bool {
-        let uids: BTreeSet<String> = uids.into_iter().collect();
-        match uids.is_empty() {
-            true => self.by_node.remove(node).is_some(),
-            false if self.by_node.get(node) == Some(&uids) => false,
-            false => {
-                self.by_node.insert(node.to_owned(), uids);
-                true
-            }
+    /// Replaces what the agent of `node` said, unless it is known to have said something since;
+    /// whether that changed anything.
+    pub fn report(&mut self, node: &str, report: Report) -> bool {
+        let Some(known) = self.by_node.get_mut(node) else {
+            let is_news = !report.uids.is_empty();
+            self.by_node.insert(node.to_owned(), report);
+            return is_news;
+        };
+        if report.stamp < known.stamp {
+            return false;
         }
+        let is_news = known.uids != report.uids;
+        *known = report;
+        is_news
     }
 }
 
@@ -55,9 +114,12 @@ impl CapturesFile {
     /// Where the file cannot be read or makes no sense.
     pub fn load(&self) -> Result<Captures, PrivateFileError> {
         let Some(bytes) = private_file::read(&self.path)? else { return Ok(Captures::default()) };
-        let by_node = serde_json::from_slice(&bytes)
+        let by_node: BTreeMap<String, BTreeSet<String>> = serde_json::from_slice(&bytes)
             .map_err(|error| PrivateFileError::content(&self.path, error))?;
-        Ok(Captures { by_node })
+        let report = |uids| Report { stamp: Stamp::default(), uids };
+        Ok(Captures {
+            by_node: by_node.into_iter().map(|(node, uids)| (node, report(uids))).collect(),
+        })
     }
 
     /// Saves, so that either the old content or the new is there, whatever happens.
@@ -65,7 +127,9 @@ impl CapturesFile {
     /// # Errors
     /// Where the file cannot be written.
     pub fn save(&self, captures: &Captures) -> Result<(), PrivateFileError> {
-        let bytes = serde_json::to_vec(&captures.by_node)
+        let by_node = captures.by_node.iter().filter(|(_, report)| !report.uids.is_empty());
+        let by_node: BTreeMap<_, _> = by_node.map(|(node, report)| (node, &report.uids)).collect();
+        let bytes = serde_json::to_vec(&by_node)
             .map_err(|error| PrivateFileError::content(&self.path, error))?;
         private_file::write(&self.path, &bytes)
     }

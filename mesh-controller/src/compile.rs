@@ -30,8 +30,29 @@ pub use status::{ObjectStatus, statuses};
 pub struct Problem {
     /// The object.
     pub object: ObjectKey,
+    /// What it is about.
+    pub code: ProblemCode,
     /// What is wrong, what that costs, and what to do.
     pub reason: String,
+}
+
+/// What a problem is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ProblemCode {
+    /// Objects do not fit together.
+    Problem,
+    /// A pod is wanted in the mesh and cannot be.
+    NotEnrolled,
+}
+
+impl ProblemCode {
+    /// In one word, as conditions and Events have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Problem => "Problem",
+            Self::NotEnrolled => "NotEnrolled",
+        }
+    }
 }
 
 /// What the compiler makes of the objects.
@@ -88,7 +109,13 @@ struct Problems {
 
 impl Problems {
     fn add(&mut self, kind: Kind, name: &NamespacedName, reason: String) {
-        self.list.push(Problem { object: ObjectKey { kind, name: name.clone() }, reason });
+        let object = ObjectKey { kind, name: name.clone() };
+        self.list.push(Problem { object, code: ProblemCode::Problem, reason });
+    }
+
+    fn not_enrolled(&mut self, name: &NamespacedName, reason: String) {
+        let object = ObjectKey { kind: Kind::Pod, name: name.clone() };
+        self.list.push(Problem { object, code: ProblemCode::NotEnrolled, reason });
     }
 }
 

@@ -16,13 +16,13 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use schemars::{JsonSchema, Schema, generate::SchemaSettings, transform};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::object::{Kind, MeshConfigSpec, PeerPolicySpec, PolicySpec};
 
 /// What became of an object of ours, as its `status` says.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     /// Whether the object is in use, and why not.
@@ -35,10 +35,10 @@ pub struct Status {
 }
 
 /// One thing that is so, is not so, or is not known.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// What it is about: Accepted.
+    /// What it is about: Accepted, or Programmed.
     #[serde(rename = "type")]
     #[schemars(length(min = 1, max = 316))]
     pub type_: String,

@@ -15,8 +15,8 @@ use mesh_common::identity::TrustDomain;
 use mesh_controller::{
     ca::{Authority, SVID_LIFETIME},
     mesh::Mesh,
-    private_file,
-    serve::Controller,
+    private_file, run,
+    serve::{Controller, Verifier},
     source::file::Folder,
     token::JoinSecret,
 };
@@ -33,20 +33,31 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve a folder of Kubernetes YAML to agents.
+    /// Serve a cluster, or a folder of Kubernetes YAML, to agents.
     Serve(Serve),
     /// Print the join token of a node.
     Token(Token),
 }
 
 #[derive(clap::Args)]
+#[command(group = clap::ArgGroup::new("from").required(true))]
 struct Serve {
     /// Folder of Kubernetes YAML, watched.
-    #[arg(long, value_name = "DIR")]
-    source: PathBuf,
-    /// Where the certificate authority, the join secret and the captures are kept.
-    #[arg(long, value_name = "DIR")]
-    state_dir: PathBuf,
+    #[arg(long, value_name = "DIR", group = "from", requires = "state_dir")]
+    source: Option<PathBuf>,
+    /// Follow a Kubernetes cluster, which also keeps the certificate authority and the captures.
+    #[arg(long, group = "from")]
+    kubernetes: bool,
+    /// With --source: where the certificate authority, the join secret and the captures are kept.
+    #[arg(long, value_name = "DIR", conflicts_with = "kubernetes")]
+    state_dir: Option<PathBuf>,
+    /// With --kubernetes: where the API server is [default: KUBECONFIG, ~/.kube/config, or the
+    /// service account of the pod that this runs in]
+    #[arg(long, value_name = "FILE", requires = "kubernetes")]
+    kubeconfig: Option<PathBuf>,
+    /// With --kubernetes: address for /livez, /readyz and /metrics.
+    #[arg(long, value_name = "ADDRESS", default_value_t = SocketAddr::from(([0; 4], mesh_common::ports::READINESS)))]
+    health_listen: SocketAddr,
     /// Address to serve agents at.
     #[arg(long, value_name = "ADDRESS", default_value_t = SocketAddr::from(([0; 4], mesh_common::ports::CONTROLLER)))]
     listen: SocketAddr,
@@ -96,22 +107,6 @@ fn serve(arguments: Serve) -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .init();
 
-    let Serve { source, state_dir, listen, trust_domain, svid_lifetime } = arguments;
-    make_state_dir(&state_dir)?;
-    let secret = JoinSecret::open(&state_dir)?;
-    let authority = Authority::open(&state_dir.join("ca"), trust_domain.clone(), svid_lifetime)?;
-    let mesh = Arc::new(Mesh::open(&state_dir, trust_domain)?);
-    std::fs::read_dir(&source)
-        .with_context(|| format!("--source {} is no folder that can be read", source.display()))?;
-    let listener = TcpListener::bind(listen)
-        .with_context(|| format!("cannot listen at {listen}; is another controller running?"))?;
-
-    let (folder, objects) = Folder::load(&source);
-    tracing::info!(source = %source.display(), objects = objects.in_use.len(), "source read");
-    mesh.set_objects(objects);
-    watch(folder, &mesh)?;
-    tracing::info!(address = %listener.local_addr()?, "listening");
-
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
@@ -123,9 +118,52 @@ fn serve(arguments: Serve) -> anyhow::Result<()> {
             }
             tracing::info!("ending");
         };
-        let controller = Controller::new(mesh, authority.into(), secret);
-        Ok(controller.serve(listener, shutdown).await?)
+        match (&arguments.source, &arguments.state_dir) {
+            (Some(source), Some(state_dir)) => {
+                serve_folder(source, state_dir, &arguments, shutdown).await
+            }
+            _ => Ok(run::run(settings(arguments), shutdown).await?),
+        }
     })
+}
+
+fn settings(arguments: Serve) -> run::Settings {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    run::Settings {
+        kubeconfig: arguments.kubeconfig,
+        listen: arguments.listen,
+        health_listen: arguments.health_listen,
+        trust_domain: arguments.trust_domain,
+        svid_lifetime: arguments.svid_lifetime,
+        // A pod is called as its host is, unless it uses the host's network.
+        name: std::env::var("POD_NAME").unwrap_or(name),
+    }
+}
+
+async fn serve_folder(
+    source: &Path,
+    state_dir: &Path,
+    arguments: &Serve,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let Serve { listen, trust_domain, svid_lifetime, .. } = arguments;
+    make_state_dir(state_dir)?;
+    let secret = JoinSecret::open(state_dir)?;
+    let ca = state_dir.join("ca");
+    let authority = Authority::open(&ca, trust_domain.clone(), *svid_lifetime)?;
+    let mesh = Arc::new(Mesh::open(state_dir, trust_domain.clone())?);
+    std::fs::read_dir(source)
+        .with_context(|| format!("--source {} is no folder that can be read", source.display()))?;
+    let listener = TcpListener::bind(listen)
+        .with_context(|| format!("cannot listen at {listen}; is another controller running?"))?;
+
+    let (folder, objects) = Folder::load(source);
+    tracing::info!(source = %source.display(), objects = objects.in_use.len(), "source read");
+    mesh.set_objects(objects);
+    watch(folder, &mesh)?;
+    tracing::info!(address = %listener.local_addr()?, "listening");
+    let controller = Controller::new(mesh, authority.into(), Verifier::Join(secret), None);
+    Ok(controller.serve(listener, shutdown).await?)
 }
 
 /// Watches on a thread of its own, since reading files blocks. It ends with the process.

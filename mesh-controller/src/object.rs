@@ -11,6 +11,7 @@ use mesh_common::model::NamespacedName;
 mod endpoint_slice;
 mod fields;
 pub(crate) mod limits;
+mod obstacle;
 mod peer;
 mod pod;
 mod policy;
@@ -20,6 +21,7 @@ mod service;
 
 pub use endpoint_slice::{Endpoint, EndpointSlice, SlicePort};
 pub use fields::{FieldError, is_name, named};
+pub use obstacle::Obstacle;
 pub use peer::{MeshConfig, MeshConfigObject, PeerPolicy, PeerPolicyObject};
 pub(crate) use peer::{MeshConfigSpec, PeerPolicySpec};
 pub use pod::Pod;
@@ -87,6 +89,11 @@ impl Kind {
                 mesh_common::API_VERSION
             }
         }
+    }
+
+    /// Whether nodemesh defines this kind.
+    pub fn is_ours(self) -> bool {
+        matches!(self, Self::AuthorizationPolicy | Self::PeerPolicy | Self::MeshConfig)
     }
 
     /// Whether objects of this kind live in a namespace.

@@ -7,14 +7,13 @@ use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
     Request, Response, Status, Streaming,
-    service::interceptor::InterceptedService,
     transport::{Identity, Server, ServerTlsConfig},
 };
 
 use crate::{
     ca::{Authority, CaError},
+    kubernetes::captures::Ledger,
     mesh::Mesh,
-    token::JoinSecret,
 };
 
 mod auth;
@@ -23,6 +22,7 @@ mod nacks;
 mod sign;
 mod subscribe;
 
+pub use auth::Verifier;
 use log_once::LogOnce;
 pub use nacks::{Nacks, Refused};
 
@@ -56,7 +56,9 @@ pub struct Controller {
 struct Shared {
     mesh: Arc<Mesh>,
     authority: Arc<Authority>,
-    secret: JoinSecret,
+    verifier: Verifier,
+    /// Where captures are kept for other controllers; `None` where there are none.
+    ledger: Option<Ledger>,
     refusals: LogOnce,
     nacks: Nacks,
     /// Changes when streams shall end; open streams would keep the server from ending.
@@ -70,12 +72,19 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Controller {
-    /// A controller of `mesh` that signs with `authority` and believes tokens made with `secret`.
-    pub fn new(mesh: Arc<Mesh>, authority: Arc<Authority>, secret: JoinSecret) -> Self {
+    /// A controller of `mesh` that signs with `authority`, believes whom `verifier` does, and
+    /// keeps captures in `ledger`.
+    pub fn new(
+        mesh: Arc<Mesh>,
+        authority: Arc<Authority>,
+        verifier: Verifier,
+        ledger: Option<Ledger>,
+    ) -> Self {
         let shared = Shared {
             mesh,
             authority,
-            secret,
+            verifier,
+            ledger,
             refusals: LogOnce::default(),
             nacks: Nacks::default(),
             closing: watch::Sender::new(0),
@@ -110,8 +119,7 @@ impl Controller {
             let mut closing = self.shared.closing.subscribe();
             let service = controller_server::ControllerServer::new(self.clone())
                 .max_decoding_message_size(REQUEST_BYTES);
-            let service =
-                InterceptedService::new(service, auth::Authenticator::new(self.shared.clone()));
+            let service = auth::Authenticated::new(service, self.shared.clone());
             let server = Server::builder()
                 .tls_config(ServerTlsConfig::new().identity(identity))?
                 .http2_keepalive_interval(Some(KEEPALIVE))

@@ -1,32 +1,62 @@
-//! Where objects come from: a folder of YAML.
+//! Where objects come from: a folder of YAML, or a cluster.
 //!
-//! [`mod@file`] reads and watches the folder, [`yaml`] turns text into objects, and [`Merger`] decides
-//! which version of each object is in use. One bad document never costs another its place.
+//! [`mod@file`] reads and watches the folder, [`cluster`] watches an API server; [`decode`] makes
+//! objects of what either has, and [`Merger`] decides which version of each object is in use. One
+//! bad document never costs another its place.
 
-use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::Path,
+    sync::Arc,
+};
 
 use crate::object::{Object, ObjectKey};
 
+pub mod cluster;
+pub mod decode;
 pub mod file;
 pub mod node;
 pub mod yaml;
 
-/// Where a document is.
+/// Where an object was read.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
-    /// The file, or the folder that could not be read.
-    pub file: Arc<Path>,
-    /// Which document of the file, counted from 1; 0 for the file as a whole.
-    pub document: usize,
-    /// The line in the file, counted from 1; 0 for the file as a whole.
-    pub line: u64,
+pub enum Place {
+    /// In a file.
+    File {
+        /// The file, or the folder that could not be read.
+        file: Arc<Path>,
+        /// Which document of the file, counted from 1; 0 for the file as a whole.
+        document: usize,
+        /// The line in the file, counted from 1; 0 for the file as a whole.
+        line: u64,
+    },
+    /// In the cluster, where an object's name is its place.
+    Cluster {
+        /// `metadata.uid`: which object of that name.
+        uid: Arc<str>,
+        /// `metadata.generation`: which version of what its author wants.
+        generation: Option<i64>,
+    },
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file.display())?;
-        if self.line > 0 { write!(f, ":{}", self.line) } else { Ok(()) }
+        match self {
+            Self::File { file, line: 0, .. } => write!(f, "{}", file.display()),
+            Self::File { file, line, .. } => write!(f, "{}:{line}", file.display()),
+            Self::Cluster { .. } => f.write_str("the cluster"),
+        }
     }
+}
+
+/// What is there or gone as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// A file, or a folder that cannot be read.
+    File(Arc<Path>),
+    /// An object of the cluster.
+    Cluster(ObjectKey),
 }
 
 /// One document, or one item of a `List`.
@@ -40,8 +70,8 @@ pub struct Parsed {
     pub object: Result<Arc<Object>, String>,
 }
 
-/// What one file holds, or why it cannot be read.
-pub type FileDocuments = Result<Vec<Parsed>, String>;
+/// What an origin holds, or why it cannot be read.
+pub type Documents = Result<Vec<Parsed>, String>;
 
 /// A document that is not in use.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,13 +86,15 @@ pub struct Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.place)?;
-        match &self.object {
-            Some(object) => write!(f, "{object}: {}", self.reason),
-            None if self.place.document > 0 => {
-                write!(f, "document {}: {}", self.place.document, self.reason)
+        if matches!(self.place, Place::File { .. }) {
+            write!(f, "{}: ", self.place)?;
+        }
+        match (&self.object, &self.place) {
+            (Some(object), _) => write!(f, "{object}: {}", self.reason),
+            (None, Place::File { document: document @ 1.., .. }) => {
+                write!(f, "document {document}: {}", self.reason)
             }
-            None => f.write_str(&self.reason),
+            (None, _) => f.write_str(&self.reason),
         }
     }
 }
@@ -76,6 +108,16 @@ pub struct Objects {
     pub refusals: Vec<Refusal>,
 }
 
+impl Objects {
+    /// The uid of an object in use, where the API server gave it one.
+    pub fn uid_of(&self, key: &ObjectKey) -> Option<Arc<str>> {
+        match &self.in_use.get(key)?.1 {
+            Place::Cluster { uid, .. } => Some(uid.clone()).filter(|uid| !uid.is_empty()),
+            Place::File { .. } => None,
+        }
+    }
+}
+
 /// Decides which version of each object is in use, remembering the last good ones.
 #[derive(Debug, Default)]
 pub struct Merger {
@@ -83,12 +125,24 @@ pub struct Merger {
 }
 
 impl Merger {
-    /// The objects of `files`. An object whose new version is bad, or whose file can no longer be
+    /// Notes a good version that is replaced before it was merged: it is the last good one.
+    pub fn note(&mut self, parsed: &Parsed) {
+        if let Ok(object) = &parsed.object {
+            self.in_use.insert(object.key(), (object.clone(), parsed.place.clone()));
+        }
+    }
+
+    /// Forgets an object that is gone: another of its name owes it nothing.
+    pub fn forget(&mut self, key: &ObjectKey) {
+        self.in_use.remove(key);
+    }
+
+    /// The objects of `origins`. An object whose new version is bad, or whose file can no longer be
     /// understood as a whole, stays in use as it was; one that is gone is gone.
-    pub fn merge(&mut self, files: &BTreeMap<Arc<Path>, FileDocuments>) -> Objects {
+    pub fn merge(&mut self, origins: &BTreeMap<Origin, Documents>) -> Objects {
         let mut in_use: BTreeMap<ObjectKey, (Arc<Object>, Place)> = BTreeMap::new();
         let mut refusals = Vec::new();
-        for parsed in files.values().flatten().flatten() {
+        for parsed in origins.values().flatten().flatten() {
             match (&parsed.object, &parsed.key) {
                 (Ok(object), _) => {
                     let key = object.key();
@@ -106,14 +160,15 @@ impl Merger {
                 }
             }
         }
-        for (file, documents) in files {
-            if let Err(reason) = documents {
-                let place = Place { file: file.clone(), document: 0, line: 0 };
+        for (origin, documents) in origins {
+            if let (Origin::File(file), Err(reason)) = (origin, documents) {
+                let place = Place::File { file: file.clone(), document: 0, line: 0 };
                 refusals.push(refusal(place, None, reason.clone()));
             }
         }
+        let unreadable = Unreadable::of(origins);
         for (key, held) in std::mem::take(&mut self.in_use) {
-            if !in_use.contains_key(&key) && is_merely_unreadable(&key, &held.1, files) {
+            if !in_use.contains_key(&key) && unreadable.may_hold(&key, &held.1) {
                 for refusal in refusals.iter_mut().filter(|it| it.object.as_ref() == Some(&key)) {
                     refusal.reason.push_str(" (its last good version stays in use)");
                 }
@@ -130,19 +185,53 @@ fn refusal(place: Place, object: Option<ObjectKey>, reason: String) -> Refusal {
     Refusal { place, object, reason }
 }
 
-/// Whether an object that was at `place` may still be there, in something that cannot be read.
-fn is_merely_unreadable(
-    key: &ObjectKey,
-    place: &Place,
-    files: &BTreeMap<Arc<Path>, FileDocuments>,
-) -> bool {
-    files.iter().any(|(file, documents)| match documents {
-        Err(_) => place.file.starts_with(file),
-        Ok(documents) => documents.iter().filter(|it| it.object.is_err()).any(|it| match &it.key {
-            Some(bad) => bad == key,
-            None => place.file == *file,
-        }),
-    })
+/// What cannot be read, and may hold what was there before.
+#[derive(Default)]
+struct Unreadable<'o> {
+    objects: BTreeSet<&'o ObjectKey>,
+    /// With a document that does not even say which object it is.
+    files: BTreeSet<&'o Path>,
+    /// Files and folders that cannot be read as a whole.
+    trees: Vec<&'o Path>,
+}
+
+impl<'o> Unreadable<'o> {
+    fn of(origins: &'o BTreeMap<Origin, Documents>) -> Self {
+        let mut unreadable = Self::default();
+        for (origin, documents) in origins {
+            match (origin, documents) {
+                (Origin::File(file), Err(_)) => unreadable.trees.push(file),
+                (Origin::Cluster(key), Err(_)) => {
+                    unreadable.objects.insert(key);
+                }
+                (_, Ok(documents)) => {
+                    for bad in documents.iter().filter(|it| it.object.is_err()) {
+                        match (&bad.key, origin) {
+                            (Some(key), _) | (None, Origin::Cluster(key)) => {
+                                unreadable.objects.insert(key);
+                            }
+                            (None, Origin::File(file)) => {
+                                unreadable.files.insert(file);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        unreadable
+    }
+
+    /// Whether the object that was at `place` may still be there.
+    fn may_hold(&self, key: &ObjectKey, place: &Place) -> bool {
+        self.objects.contains(key)
+            || match place {
+                Place::Cluster { .. } => false,
+                Place::File { file, .. } => {
+                    self.files.contains(&**file)
+                        || self.trees.iter().any(|tree| file.starts_with(tree))
+                }
+            }
+    }
 }
 
 #[cfg(test)]

@@ -118,6 +118,25 @@ impl Picture {
         self.workloads.insert(key.clone(), WorkloadEntry { node, whole, without_policies });
     }
 
+    /// The nodes that have a Node object.
+    pub fn nodes(&self) -> impl Iterator<Item = &str> {
+        self.nodes.keys().map(String::as_str)
+    }
+
+    /// The version of a resource, as the agent of `node` gets it.
+    pub fn version(&self, node: &str, key: &ResourceKey) -> Option<u64> {
+        let encoded = match key.kind {
+            ResourceKind::Workload => {
+                let entry = self.workloads.get(key)?;
+                let is_own = entry.node.as_deref() == Some(node);
+                if is_own { &entry.whole } else { &entry.without_policies }
+            }
+            ResourceKind::Service => self.services.get(key)?,
+            ResourceKind::AuthorizationPolicy => self.policies.get(key)?,
+        };
+        Some(encoded.version())
+    }
+
     /// Whether there is a Node object of this name; one without sees nothing.
     pub fn knows(&self, node: &str) -> bool {
         self.nodes.contains_key(node)

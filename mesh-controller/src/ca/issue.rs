@@ -8,7 +8,7 @@ use rcgen::{
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
 use time::Duration;
 
-use super::{CaError, Certified, SERVER_NAME, ServerCertificate, root::lasting};
+use super::{CaError, Certified, SERVER_NAME, ServerCertificate, Signer, root::lasting};
 
 /// A signing request has a key and a name: a few hundred bytes.
 const REQUEST_BYTES: usize = 16 * 1024;
@@ -96,7 +96,8 @@ pub(super) fn svid(
 
 /// A certificate that proves to agents that they speak with the controller. It has a DNS name and
 /// no URI, so it is no identity of a workload.
-pub(super) fn server(signer: &Certified) -> Result<ServerCertificate, CaError> {
+pub(super) fn server(signer: &Signer) -> Result<ServerCertificate, CaError> {
+    let Signer { certified: signer, above } = signer;
     let mut params = leaf(SERVER_LIFETIME, signer)?;
     let name = SERVER_NAME.try_into().map_err(CaError::Generate)?;
     params.subject_alt_names = vec![SanType::DnsName(name)];
@@ -105,7 +106,9 @@ pub(super) fn server(signer: &Certified) -> Result<ServerCertificate, CaError> {
     let certificate = params.signed_by(&key, &signer.issuer).map_err(CaError::Generate)?;
     let life: Duration = params.not_after - params.not_before;
     Ok(ServerCertificate {
-        chain_pem: format!("{}{}", certificate.pem(), signer.pem),
+        chain_pem: above.iter().fold(certificate.pem(), |chain, upper| {
+            chain + &pem::encode(&pem::Pem::new("CERTIFICATE", upper.to_vec()))
+        }),
         key_pem: key.serialize_pem(),
         renew_after: life.unsigned_abs() * 2 / 3,
     })

@@ -2,12 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use rcgen::{Issuer, KeyPair, PublicKeyData};
+use rcgen::KeyPair;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use time::OffsetDateTime;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{Certified, root::New};
+use super::{
+    Certified,
+    root::New,
+    supplied::{SuppliedError, is_signed_by},
+};
 use crate::private_file::{self, PrivateFileError};
 
 /// Why the authority cannot work.
@@ -27,9 +30,20 @@ pub enum CaError {
     Clock(time::error::ComponentRange),
     /// The root is at its end.
     #[error(
-        "the root certificate ended at {0}; remove the ca directory to make a new one, and give agents the new root.crt"
+        "the certificate of the authority ended at {0}; replace it, or remove the ca directory, or the Secret in a cluster, to make a new one, and give agents the new root.crt"
     )]
     RootExpired(OffsetDateTime),
+    /// What was just made cannot be read.
+    #[error("a certificate that was just made cannot be read: {0}")]
+    Parse(String),
+    /// What was supplied is of no use.
+    #[error(transparent)]
+    Supplied(#[from] SuppliedError),
+    /// What was supplied is of another root.
+    #[error(
+        "the new tls.crt leads to a root that agents were not told of yet: first add that root to ca.crt, and after half the life of a certificate of a workload replace tls.crt"
+    )]
+    UnknownRoot,
     /// The root's key is lost.
     #[error(
         "{0} is missing though root.crt is there; restore it, or remove the ca directory to make a new root, and give agents the new root.crt"
@@ -58,7 +72,7 @@ impl Store {
             return Err(CaError::RootKeyMissing(key));
         };
         let root = certified(&crt, &certificate, &key, &key_pem)?;
-        match root.is_signed_by(&root.certificate) && root.has_its_key() {
+        match is_signed_by(&root.certificate, &root.certificate) && root.has_its_key() {
             true => Ok(Some(root)),
             false => Err(PrivateFileError::content(&key, "it is not the key of root.crt").into()),
         }
@@ -74,7 +88,7 @@ impl Store {
         let (certificate, key_pem) = (private_file::read(&crt)?, private_file::read(&key)?);
         let (Some(certificate), Some(key_pem)) = (certificate, key_pem) else { return Ok(None) };
         let known = certified(&crt, &certificate, &key, &key_pem)?;
-        Ok((known.is_signed_by(root) && known.has_its_key()).then_some(known))
+        Ok((is_signed_by(&known.certificate, root) && known.has_its_key()).then_some(known))
     }
 
     pub fn save_root(&self, new: New) -> Result<Certified, CaError> {
@@ -108,32 +122,7 @@ fn certified(
     let key_error = |reason: String| PrivateFileError::content(key_path, reason);
     let certificate =
         CertificateDer::from_pem_slice(crt_pem).map_err(|error| crt_error(error.to_string()))?;
-    let pem = String::from_utf8_lossy(crt_pem).into_owned();
     let key_pem = std::str::from_utf8(key_pem).map_err(|error| key_error(error.to_string()))?;
     let key = KeyPair::from_pem(key_pem).map_err(|error| key_error(error.to_string()))?;
-    let (_, parsed) =
-        X509Certificate::from_der(&certificate).map_err(|error| crt_error(error.to_string()))?;
-    let validity = parsed.validity();
-    let (not_before, not_after) =
-        (validity.not_before.to_datetime(), validity.not_after.to_datetime());
-    let issuer = Issuer::from_ca_cert_der(&certificate, key)
-        .map_err(|error| crt_error(error.to_string()))?;
-    Ok(Certified { certificate, pem, issuer, not_before, not_after })
-}
-
-impl Certified {
-    fn is_signed_by(&self, signer: &CertificateDer<'_>) -> bool {
-        let verify = || {
-            let (_, certificate) = X509Certificate::from_der(&self.certificate).ok()?;
-            let (_, signer) = X509Certificate::from_der(signer).ok()?;
-            certificate.verify_signature(Some(signer.public_key())).ok()
-        };
-        verify().is_some()
-    }
-
-    fn has_its_key(&self) -> bool {
-        X509Certificate::from_der(&self.certificate).is_ok_and(|(_, certificate)| {
-            *certificate.public_key().subject_public_key.data == *self.issuer.key().der_bytes()
-        })
-    }
+    Ok(Certified::new(certificate, key).map_err(crt_error)?)
 }

@@ -148,8 +148,8 @@ fn an_intermediate_that_is_old_or_does_not_fit_is_replaced() {
     let intermediate = issued(&first)[1].clone();
     let day = time::Duration::days(1);
     let signer = first.signer().expect("there");
-    assert!(!signer.needs_renewal(OffsetDateTime::now_utc() + 243 * day));
-    assert!(signer.needs_renewal(OffsetDateTime::now_utc() + 244 * day));
+    assert!(!signer.certified.needs_renewal(OffsetDateTime::now_utc() + 243 * day));
+    assert!(signer.certified.needs_renewal(OffsetDateTime::now_utc() + 244 * day));
 
     let other = KeyPair::generate().expect("a key").serialize_pem();
     fs::write(dir.path().join("ca/intermediate.key"), other).expect("written");

@@ -34,7 +34,8 @@ pub(super) fn enrolled<'o>(
     let mut enrolled = BTreeSet::new();
     for (&name, pod) in &index.pods {
         let is_enabled_by_namespace = enabled_namespaces.contains(&*name.namespace);
-        let is_enabled = match said(&pod.labels) {
+        let own = said(&pod.labels);
+        let is_enabled = match own {
             Ok(said) => said.unwrap_or(is_enabled_by_namespace),
             Err(value) => {
                 let reason = misunderstood(value, "the namespace's label decides");
@@ -42,17 +43,31 @@ pub(super) fn enrolled<'o>(
                 is_enabled_by_namespace
             }
         };
-        if is_enabled && can_enrol(pod) {
+        if !is_enabled || !is_there(pod) {
+            continue;
+        }
+        if pod.host_network {
+            // Every agent of a DaemonSet is such a pod; only one that asks for it is told.
+            if own == Ok(Some(true)) {
+                problems.not_enrolled(name, HOST_NETWORK.into());
+            }
+        } else if let Some(obstacle) = &pod.obstacle {
+            problems.not_enrolled(name, format!("is not in the mesh: {obstacle}"));
+        } else {
             enrolled.insert(name);
         }
     }
     enrolled
 }
 
-fn can_enrol(pod: &Pod) -> bool {
+/// Why a pod in its node's network namespace is never in the mesh.
+const HOST_NETWORK: &str = "is not in the mesh: it uses its node's network (hostNetwork), which \
+    cannot be captured without capturing the node; remove the label";
+
+/// Whether there is something to capture that may be.
+fn is_there(pod: &Pod) -> bool {
     let is_system = matches!(&*pod.name.namespace, KUBERNETES_NAMESPACE | SYSTEM_NAMESPACE);
-    // A pod in its node's network namespace cannot be captured without capturing the node.
-    !is_system && !pod.host_network && !pod.finished && !pod.addresses.is_empty()
+    !is_system && !pod.finished && !pod.addresses.is_empty()
 }
 
 /// What labels say of the mesh, or a value that means nothing.

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use mesh_common::model::{Resource, Workload};
+use mesh_common::model::{NamespacedName, Resource, Workload};
 use serde::Serialize;
 
-use super::Compiled;
+use super::{Compiled, ProblemCode};
 use crate::{
     object::{Kind, Object, ObjectKey},
-    source::Objects,
+    source::{Objects, Place},
 };
 
-/// The status of a MeshConfig, PeerPolicy or AuthorizationPolicy.
+/// The status of a MeshConfig, PeerPolicy or AuthorizationPolicy, or of a Pod that cannot be in the
+/// mesh.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectStatus {
@@ -23,8 +24,8 @@ pub struct ObjectStatus {
     pub name: String,
     /// Whether the object, as it is written now, is in use.
     pub accepted: bool,
-    /// Why, in one word: `Accepted`, `Invalid`, or `Problem` where it is in use but not as it
-    /// seems to be meant.
+    /// Why, in one word: `Accepted`, `Invalid`, `NotEnrolled`, or `Problem` where it is in use but
+    /// not as it seems to be meant.
     pub reason: &'static str,
     /// Why, for people; empty where there is nothing to say.
     pub message: String,
@@ -34,7 +35,16 @@ pub struct ObjectStatus {
     pub workloads: usize,
 }
 
-/// The status of every object of ours, by kind and name.
+impl ObjectStatus {
+    /// The object.
+    pub fn key(&self) -> Option<ObjectKey> {
+        let kind = Kind::ALL.into_iter().find(|kind| kind.name() == self.kind)?;
+        Some(ObjectKey { kind, name: NamespacedName::new(&self.namespace, &self.name) })
+    }
+}
+
+/// The status of every object of ours and of every pod that cannot be in the mesh, by kind and
+/// name.
 pub fn statuses(objects: &Objects, compiled: &Compiled) -> Vec<ObjectStatus> {
     let mut statuses = BTreeMap::new();
     for (key, (object, _)) in &objects.in_use {
@@ -49,23 +59,31 @@ pub fn statuses(objects: &Objects, compiled: &Compiled) -> Vec<ObjectStatus> {
         statuses.insert(key.clone(), status);
     }
     for problem in &compiled.problems {
+        if problem.code == ProblemCode::NotEnrolled {
+            let mut status = status(&problem.object, compiled);
+            status.accepted = false;
+            status.workloads = 0;
+            statuses.insert(problem.object.clone(), status);
+        }
         if let Some(status) = statuses.get_mut(&problem.object) {
-            status.reason = "Problem";
+            status.reason = problem.code.name();
             status.message.clone_from(&problem.reason);
         }
     }
     for refusal in &objects.refusals {
-        let Some(key) = refusal.object.as_ref().filter(|key| is_ours(key.kind)) else { continue };
+        let Some(key) = refusal.object.as_ref().filter(|key| key.kind.is_ours()) else { continue };
         let status = statuses.entry(key.clone()).or_insert_with(|| status(key, compiled));
         status.accepted = false;
         status.reason = "Invalid";
-        status.message = format!("{}: {}", refusal.place, refusal.reason);
+        status.message = match &refusal.place {
+            Place::Cluster { generation, .. } => {
+                status.observed_generation = *generation;
+                refusal.reason.clone()
+            }
+            place => format!("{place}: {}", refusal.reason),
+        };
     }
     statuses.into_values().collect()
-}
-
-fn is_ours(kind: Kind) -> bool {
-    matches!(kind, Kind::AuthorizationPolicy | Kind::PeerPolicy | Kind::MeshConfig)
 }
 
 fn status(key: &ObjectKey, compiled: &Compiled) -> ObjectStatus {

@@ -5,9 +5,11 @@ use std::{path::Path, sync::Arc};
 use mesh_common::model::{PortMapping, Service, Workload};
 
 use super::*;
-use crate::source::{Merger, yaml};
+use crate::captured::{Report, Stamp};
+use crate::source::{Merger, Objects, Origin, yaml};
 
 mod order;
+mod turnover;
 
 const NAMESPACES: &str = "
 apiVersion: v1
@@ -78,7 +80,7 @@ fn compiled_with(yaml: &str, captures: &Captures) -> Compiled {
     let parsed = yaml::parse(&file, yaml);
     let bad: Vec<_> = parsed.iter().filter_map(|parsed| parsed.object.as_ref().err()).collect();
     assert!(bad.is_empty(), "{bad:?}\n{yaml}");
-    let objects = Merger::default().merge(&BTreeMap::from([(file, Ok(parsed))]));
+    let objects = Merger::default().merge(&BTreeMap::from([(Origin::File(file), Ok(parsed))]));
     let index = objects.in_use.values().map(|(object, _)| object).collect();
     compile(&index, captures, &"cluster.local".parse().expect("a literal"))
 }
@@ -128,6 +130,32 @@ fn labels_decide_who_is_in_the_mesh() {
         let found = compiled.workload(name).map(|workload| workload.enrolled);
         assert_eq!(found, expected, "{name} {more}");
         assert_eq!(compiled.problems(), [] as [&str; 0], "{name} {more}");
+    }
+}
+
+#[test]
+fn what_cannot_be_captured_is_not_in_the_mesh_and_says_why() {
+    for (more, expected) in [
+        ("labels nodemesh.dev/mesh: enabled; spec hostNetwork: true", "(hostNetwork)"),
+        ("spec initContainers: [{name: istio-proxy}]", "a sidecar of Istio"),
+        ("spec initContainers: [{name: linkerd-proxy}]", "a sidecar of Linkerd"),
+        ("metadata annotations: {ambient.istio.io/redirection: enabled}", "ambient"),
+        ("spec runtimeClassName: kata-qemu", "runs in Kata"),
+    ] {
+        let compiled = compiled(&format!("{NAMESPACES}{}", pod("shop/a", "10.0.0.1", more)));
+        let workload = compiled.workload("shop/a").expect("it is there all the same");
+        assert!(!workload.enrolled, "{more}");
+        let problems = compiled.problems();
+        assert_eq!(problems.len(), 1, "{more}");
+        assert!(problems[0].starts_with("Pod shop/a: is not in the mesh: it "), "{problems:?}");
+        assert!(problems[0].contains(expected), "{problems:?}");
+        let statuses = statuses(&Objects::default(), &compiled);
+        assert_eq!((statuses[0].kind, statuses[0].reason), ("Pod", "NotEnrolled"));
+        assert!(!statuses[0].accepted && !statuses[0].message.is_empty());
+        // Where nobody asked for it, it is nobody's problem.
+        let elsewhere = more.replace("nodemesh.dev/mesh: enabled", "a: b");
+        let yaml = format!("{NAMESPACES}{}", pod("legacy/a", "10.0.0.1", &elsewhere));
+        assert_eq!(self::compiled(&yaml).problems(), [] as [&str; 0], "{more}");
     }
 }
 
@@ -184,8 +212,9 @@ fn captured_is_what_the_pods_own_node_says() {
         pod("legacy/c", "10.0.0.3", "")
     );
     let mut captures = Captures::default();
-    captures.report("node-1", ["shop/a".to_owned(), "legacy/c".to_owned()]);
-    captures.report("node-2", ["shop/b".to_owned()]);
+    let report = |uids: &[&str]| Report::new(Stamp::now(), uids.iter().map(ToString::to_string));
+    captures.report("node-1", report(&["shop/a", "legacy/c"]));
+    captures.report("node-2", report(&["shop/b"]));
     let compiled = compiled_with(&yaml, &captures);
     let captured = |name: &str| compiled.workload(name).is_some_and(|workload| workload.captured);
     assert!(captured("shop/a"));
@@ -484,7 +513,8 @@ fn our_own_objects_have_a_status() {
         + &policy("shop/bad", "rules: [{from: [{ipBlocks: [10.1.0.0/8]}]}]")
         + &ours("PeerPolicy", "shop/strict", "mode: STRICT")
         + &ours("MeshConfig", "/default", "peer: {mode: STRICT}");
-    let files = BTreeMap::from([(file.clone(), Ok(yaml::parse(&file, &yaml)))]);
+    let documents = Ok(yaml::parse(&file, &yaml));
+    let files = BTreeMap::from([(Origin::File(file), documents)]);
     let objects = Merger::default().merge(&files);
     let index = objects.in_use.values().map(|(object, _)| object).collect();
     let trust_domain = TrustDomain::DEFAULT.parse().expect("a literal");

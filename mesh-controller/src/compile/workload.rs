@@ -26,8 +26,9 @@ pub(super) struct Eligible<'o> {
     pub by_address: BTreeMap<IpAddr, &'o NamespacedName>,
 }
 
-/// The pods that run and have addresses. Of two with one address, or one uid, the older has it, or
-/// the first by name where ages are unknown.
+/// The pods that run and have addresses. Of two with one address, or one uid, one that is not being
+/// deleted has it, then the older, or the first by name where ages are unknown: a node gives an
+/// address anew as soon as a pod's processes have ended, before the API server forgets the pod.
 pub(super) fn eligible<'o>(index: &Index<'o>, problems: &mut Problems) -> Eligible<'o> {
     let mut eligible = Eligible { pods: BTreeMap::new(), by_address: BTreeMap::new() };
     let mut by_uid: BTreeMap<&str, &NamespacedName> = BTreeMap::new();
@@ -37,7 +38,7 @@ pub(super) fn eligible<'o>(index: &Index<'o>, problems: &mut Problems) -> Eligib
         .copied()
         .filter(|pod| !pod.finished && !pod.addresses.is_empty())
         .collect();
-    pods.sort_by_key(|pod| (pod.created.is_none(), pod.created, &pod.name));
+    pods.sort_by_key(|pod| (pod.deleting, pod.created.is_none(), pod.created, &pod.name));
     for pod in pods {
         if let Some(first) = by_uid.insert(&pod.uid, &pod.name) {
             by_uid.insert(&pod.uid, first);

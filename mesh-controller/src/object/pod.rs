@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use k8s_openapi::api::core::v1;
 use mesh_common::model::NamespacedName;
 
-use super::{FieldError, Labels, addresses, fields, probes};
+use super::{FieldError, Labels, Obstacle, addresses, fields, probes};
 
 /// A Pod: where it runs and who it is.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +32,10 @@ pub struct Pod {
     pub finished: bool,
     /// Whether something else than an agent of ours says that it takes HBONE on port 15008.
     pub speaks_hbone: bool,
+    /// Whether it is being deleted: another pod with its address has it.
+    pub deleting: bool,
+    /// Why it cannot be in the mesh, where it cannot.
+    pub obstacle: Option<Obstacle>,
 }
 
 /// What Istio's CNI plugin writes on a pod whose traffic it has led to the node's ztunnel.
@@ -48,6 +52,7 @@ impl TryFrom<v1::Pod> for Pod {
         let spec = pod.spec.unwrap_or_default();
         let status = pod.status.unwrap_or_default();
         let probe_ports = probes::ports(&spec);
+        let obstacle = Obstacle::of(&pod.metadata, &spec);
         let account = spec.service_account_name.filter(|account| !account.is_empty());
         let account = account.as_deref().unwrap_or("default");
         let node = spec.node_name.filter(|node| !node.is_empty());
@@ -62,6 +67,8 @@ impl TryFrom<v1::Pod> for Pod {
         let annotations = pod.metadata.annotations.unwrap_or_default();
         Ok(Self {
             speaks_hbone: has(&annotations, AMBIENT_REDIRECTION) || has(&labels, TUNNEL),
+            obstacle,
+            deleting: pod.metadata.deletion_timestamp.is_some(),
             uid: match pod.metadata.uid {
                 Some(uid) if !uid.is_empty() => uid.into(),
                 _ => name.to_string().into(),

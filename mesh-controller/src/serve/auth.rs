@@ -1,78 +1,154 @@
-//! Who calls: the join token says which node.
+//! Who calls: a token says which node.
 
-use std::{net::SocketAddr, sync::Arc};
-
-use tonic::{
-    Request, Status,
-    service::Interceptor,
-    transport::server::{TcpConnectInfo, TlsConnectInfo},
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::Arc,
+    task::{Context, Poll},
 };
 
+use futures_util::future::BoxFuture;
+use http::Extensions;
+use tonic::{
+    Request, Status,
+    body::Body,
+    server::NamedService,
+    transport::server::{TcpConnectInfo, TlsConnectInfo},
+};
+use tower::Service;
+
 use super::Shared;
+use crate::{
+    kubernetes::review::{ReviewError, Reviewer},
+    token::JoinSecret,
+};
+
+/// Whose tokens are believed.
+#[derive(Debug)]
+pub enum Verifier {
+    /// Join tokens made with this secret: there is no cluster.
+    Join(JoinSecret),
+    /// Tokens of the agents' service account that the API server vouches for.
+    Review(Reviewer),
+}
+
+/// Why a token is refused, and which node it claims, as far as it may be shown.
+struct Refused {
+    claimed: String,
+    status: Status,
+}
+
+impl Verifier {
+    async fn node(&self, token: &str) -> Result<Arc<str>, Refused> {
+        match self {
+            Self::Join(secret) => secret.verify(token).map(Arc::from).map_err(|error| Refused {
+                claimed: claimed(token),
+                status: Status::unauthenticated(error.to_string()),
+            }),
+            Self::Review(reviewer) => reviewer.node(token).await.map_err(|error| Refused {
+                claimed: "unknown".to_owned(),
+                status: match &error {
+                    ReviewError::Token(_) => Status::unauthenticated(error.to_string()),
+                    // The agent tries again, and does not take its token for a bad one.
+                    ReviewError::Api(_) | ReviewError::Busy | ReviewError::UnknownPod(_) => {
+                        Status::unavailable(error.to_string())
+                    }
+                },
+            }),
+        }
+    }
+}
 
 /// The node that a verified token names.
 #[derive(Clone, Debug)]
 struct CallingNode(Arc<str>);
 
-/// Lets a request in where its token is good.
+/// Lets a request in where its token is good, before anything of its body is read.
 #[derive(Clone)]
-pub(super) struct Authenticator {
+pub(super) struct Authenticated<S> {
+    inner: S,
     shared: Arc<Shared>,
 }
 
-impl Authenticator {
-    pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+impl<S> Authenticated<S> {
+    pub fn new(inner: S, shared: Arc<Shared>) -> Self {
+        Self { inner, shared }
     }
 }
 
-impl Interceptor for Authenticator {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let (node, refused) = match token(&request) {
-            Ok(token) => match self.shared.secret.verify(token) {
-                Ok(node) => (Arc::from(node), None),
-                Err(error) => (claimed(token).into(), Some(error.to_string())),
-            },
-            Err(reason) => (Arc::from("none"), Some(reason.to_owned())),
-        };
-        let Some(reason) = refused else {
-            request.extensions_mut().insert(CallingNode(node));
-            return Ok(request);
-        };
-        let peer = peer(&request);
-        let peer_ip = peer.map(|peer| peer.ip().to_string()).unwrap_or_default();
-        if self.shared.refusals.is_new(format!("{peer_ip} {node} {reason}")) {
-            let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
-            tracing::warn!(peer, claimed_node = %node, "agent refused: {reason}");
+impl<S: NamedService> NamedService for Authenticated<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> Service<http::Request<Body>> for Authenticated<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        // What was polled ready is what is called.
+        let ready = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, ready);
+        let shared = self.shared.clone();
+        Box::pin(async move {
+            match authenticate(&shared, request.headers(), request.extensions()).await {
+                Ok(node) => {
+                    request.extensions_mut().insert(CallingNode(node));
+                    inner.call(request).await
+                }
+                Err(status) => Ok(status.into_http()),
+            }
+        })
+    }
+}
+
+async fn authenticate(
+    shared: &Shared,
+    headers: &http::HeaderMap,
+    extensions: &Extensions,
+) -> Result<Arc<str>, Status> {
+    let result = match token(headers) {
+        Ok(token) => shared.verifier.node(token).await,
+        Err(reason) => {
+            Err(Refused { claimed: "none".to_owned(), status: Status::unauthenticated(reason) })
         }
-        Err(Status::unauthenticated(reason))
-    }
+    };
+    result.map_err(|Refused { claimed, status }| {
+        let peer = peer(extensions);
+        let peer_ip = peer.map(|peer| peer.ip().to_string()).unwrap_or_default();
+        let reason = status.message();
+        if shared.refusals.is_new(format!("{peer_ip} {claimed} {reason}")) {
+            let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
+            tracing::warn!(peer, claimed_node = %claimed, "agent refused: {reason}");
+        }
+        status
+    })
 }
 
-/// The node that called; the interceptor has verified it.
+/// The node that called, whose token has been verified.
 pub(super) fn node<T>(request: &Request<T>) -> Result<Arc<str>, Status> {
     let node = request.extensions().get::<CallingNode>();
-    node.map(|node| node.0.clone()).ok_or_else(|| Status::unauthenticated("no join token"))
+    node.map(|node| node.0.clone()).ok_or_else(|| Status::unauthenticated("no token"))
 }
 
-fn token(request: &Request<()>) -> Result<&str, &'static str> {
-    let value = request
-        .metadata()
-        .get("authorization")
-        .ok_or("no join token: metadata `authorization: Bearer <token>` is missing")?;
-    let value = value.to_str().map_err(|_| InvalidTokenText)?;
-    Ok(value.strip_prefix("Bearer ").ok_or(InvalidTokenText)?.trim())
+fn token(headers: &http::HeaderMap) -> Result<&str, &'static str> {
+    let value = headers
+        .get(http::header::AUTHORIZATION)
+        .ok_or("no token: metadata `authorization: Bearer <token>` is missing")?;
+    let bearer = value.to_str().ok().and_then(|value| value.strip_prefix("Bearer "));
+    bearer.map(str::trim).ok_or("no token: metadata `authorization` is not `Bearer <token>`")
 }
 
-struct InvalidTokenText;
-
-impl From<InvalidTokenText> for &'static str {
-    fn from(_: InvalidTokenText) -> Self {
-        "no join token: metadata `authorization` is not `Bearer <token>`"
-    }
-}
-
-/// The node that a refused token claims, as far as it may be shown.
+/// The node that a refused join token claims, as far as it may be shown.
 fn claimed(token: &str) -> String {
     match token.rsplit_once('.') {
         Some((node, _)) => node.chars().take(253).collect(),
@@ -81,7 +157,7 @@ fn claimed(token: &str) -> String {
     }
 }
 
-fn peer(request: &Request<()>) -> Option<SocketAddr> {
-    let connection = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>()?;
+fn peer(extensions: &Extensions) -> Option<SocketAddr> {
+    let connection = extensions.get::<TlsConnectInfo<TcpConnectInfo>>()?;
     connection.get_ref().remote_addr()
 }

@@ -11,7 +11,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::Shared;
-use crate::{delta::Held, view::Picture};
+use crate::{
+    captured::{Report, Stamp},
+    delta::Held,
+    view::Picture,
+};
 
 /// The responses of one stream.
 pub(super) type Responses = ReceiverStream<Result<v1::SubscribeResponse, Status>>;
@@ -54,6 +58,7 @@ async fn converse(
         Some(Message::Hello(hello)) => hello,
         _ => return Err(Status::invalid_argument("the first message of a stream is Hello")),
     };
+    shared.nacks.forget(node);
     let mut pictures = shared.mesh.pictures();
     let held = hello.resources.len();
     tracing::info!(node, version = hello.agent_version, held, "agent subscribed");
@@ -74,6 +79,7 @@ async fn listen(
 ) -> Result<(), Status> {
     use v1::subscribe_request::Message;
 
+    let mut stamp = Stamp::now();
     while let Some(request) = requests.message().await? {
         match request.message {
             Some(Message::Ack(ack)) => {
@@ -82,7 +88,12 @@ async fn listen(
                 }
             }
             Some(Message::Captures(report)) => {
-                shared.mesh.report_captures(node, report.workload_uids);
+                let report = Report::new(stamp, report.workload_uids);
+                stamp = stamp.next();
+                if let Some(ledger) = &shared.ledger {
+                    ledger.save(node, &report).await;
+                }
+                shared.mesh.report_captures(node, report);
             }
             Some(Message::Hello(_)) => {
                 return Err(Status::invalid_argument(
@@ -98,7 +109,8 @@ async fn listen(
 
 fn note(shared: &Shared, node: &str, nack: v1::Nack) {
     let Some(Ok(key)) = nack.key.map(ResourceKey::try_from) else { return };
-    if shared.nacks.add(node, key.clone(), nack.reason.clone()) {
+    let version = shared.mesh.pictures().borrow().version(node, &key).unwrap_or_default();
+    if shared.nacks.add(node, key.clone(), version, nack.reason.clone()) {
         tracing::warn!(node, resource = %key, "agent refused a resource: {}", nack.reason);
     }
 }

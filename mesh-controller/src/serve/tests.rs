@@ -14,7 +14,7 @@ use tonic::{
 };
 
 use super::*;
-use crate::{ca::SVID_LIFETIME, source::file::Folder};
+use crate::{ca::SVID_LIFETIME, source::file::Folder, token::JoinSecret};
 
 const OBJECTS: &str = "
 apiVersion: v1
@@ -63,7 +63,7 @@ fn start(dir: &Path) -> Running {
     mesh.set_objects(Folder::load(&dir.join("objects")).1);
     let authority = Authority::open(&dir.join("ca"), trust_domain, SVID_LIFETIME).expect("opened");
     let secret = JoinSecret::open(dir).expect("opened");
-    let controller = Controller::new(mesh.into(), authority.into(), secret);
+    let controller = Controller::new(mesh.into(), authority.into(), Verifier::Join(secret), None);
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
     let address = listener.local_addr().expect("an address");
     let (stop, stopped) = oneshot::channel::<()>();

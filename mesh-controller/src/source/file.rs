@@ -19,7 +19,7 @@ use std::{
 
 use ring::digest::{SHA256, digest};
 
-use super::{FileDocuments, Merger, Objects, yaml};
+use super::{Documents, Merger, Objects, Origin, yaml};
 
 /// How long after a look the folder is looked at again.
 const POLL: Duration = Duration::from_millis(300);
@@ -43,7 +43,7 @@ type Content = Result<Vec<u8>, String>;
 pub struct Folder {
     root: PathBuf,
     merger: Merger,
-    files: BTreeMap<Arc<Path>, FileDocuments>,
+    files: BTreeMap<Origin, Documents>,
     used: BTreeMap<Arc<Path>, Digest>,
     /// What was seen to differ from what is used, and in how many looks; `None`: the file is gone.
     unsettled: BTreeMap<Arc<Path>, (Option<Digest>, u32)>,
@@ -111,7 +111,7 @@ impl Folder {
         self.unsettled.remove(&file);
         let Some(content) = content else {
             self.used.remove(&file);
-            self.files.remove(&file);
+            self.files.remove(&Origin::File(file));
             return;
         };
         self.used.insert(file.clone(), content_digest(content));
@@ -125,7 +125,7 @@ impl Folder {
                 }
             },
         };
-        self.files.insert(file, documents);
+        self.files.insert(Origin::File(file), documents);
     }
 }
 

@@ -173,6 +173,27 @@ impl TreeError {
     }
 }
 
+impl From<serde_json::Value> for Node {
+    /// JSON that came over the wire has no lines: every line is 0.
+    fn from(json: serde_json::Value) -> Self {
+        let value = match json {
+            serde_json::Value::Null => Value::Null,
+            serde_json::Value::Bool(it) => Value::Bool(it),
+            serde_json::Value::Number(it) => match it.as_i64() {
+                Some(integer) => Value::Integer(integer),
+                None => Value::Float(it.as_f64().unwrap_or(f64::NAN)),
+            },
+            serde_json::Value::String(it) => Value::Text(it),
+            serde_json::Value::Array(it) => Value::List(it.into_iter().map(Self::from).collect()),
+            serde_json::Value::Object(it) => {
+                let entry = |(key, value)| Entry { key, line: 0, value: Self::from(value) };
+                Value::Map(it.into_iter().map(entry).collect())
+            }
+        };
+        Self { line: 0, value }
+    }
+}
+
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<Value>::deserialize(deserializer)?;

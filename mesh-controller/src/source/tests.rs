@@ -9,7 +9,7 @@ fn merge(merger: &mut Merger, files: &[(&str, &str)]) -> Objects {
             "unreadable" => Err("cannot be read".to_owned()),
             text => Ok(yaml::parse(&file, text)),
         };
-        (file, documents)
+        (Origin::File(file), documents)
     });
     merger.merge(&parsed.collect())
 }

@@ -2,12 +2,6 @@
 
 use std::{borrow::Cow, path::Path, sync::Arc};
 
-use k8s_openapi::{
-    api::{core::v1 as core, discovery::v1 as discovery},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
-use mesh_common::model::NamespacedName;
-use serde::de::DeserializeOwned;
 use serde_saphyr::{
     DefaultMessageFormatter, Localizer, Location, Options, SnippetMode, budget, options,
     render_options,
@@ -15,11 +9,8 @@ use serde_saphyr::{
 
 use super::{
     Parsed, Place,
-    node::{Node, TreeError, Value},
-};
-use crate::object::{
-    AuthorizationPolicyObject, FieldError, Kind, MeshConfigObject, Object, ObjectKey,
-    PeerPolicyObject, named,
+    decode::{self, Fields},
+    node::{Node, Value},
 };
 
 /// No Kubernetes object needs aliases; this many let people save some typing in a file, and keep
@@ -34,7 +25,7 @@ const NODES: usize = 250_000;
 pub fn parse(file: &Arc<Path>, text: &str) -> Vec<Parsed> {
     let mut parsed = Vec::new();
     for (at, document) in documents(text).into_iter().enumerate() {
-        let place = |line: u64| Place {
+        let place = |line: u64| Place::File {
             file: file.clone(),
             document: at + 1,
             line: line.max(1) + document.lines_before,
@@ -144,101 +135,12 @@ fn objects(node: &Node, place: &impl Fn(u64) -> Place, parsed: &mut Vec<Parsed>)
         (Some("List"), Some(Value::List(items))) => {
             for item in items {
                 // Lists do not nest: an item of kind List is an unknown kind.
-                parsed.push(one(item, place));
+                parsed.push(decode::one(item, Fields::Written, place));
             }
         }
         (Some("List"), None | Some(Value::Null)) => {}
-        _ => parsed.push(one(node, place)),
+        _ => parsed.push(decode::one(node, Fields::Written, place)),
     }
-}
-
-fn one(node: &Node, place: &impl Fn(u64) -> Place) -> Parsed {
-    let kind = match kind(node) {
-        Ok(kind) => kind,
-        Err(error) => {
-            let line = error.line.unwrap_or(node.line);
-            return Parsed { place: place(line), key: None, object: Err(error.to_string()) };
-        }
-    };
-    let key = key(node, kind);
-    match object(node, kind) {
-        Ok(object) => Parsed {
-            place: place(node.line),
-            key: Some(object.key()),
-            object: Ok(Arc::new(object)),
-        },
-        Err(error) => {
-            let line = error.line.unwrap_or(node.line);
-            Parsed { place: place(line), key, object: Err(error.to_string()) }
-        }
-    }
-}
-
-fn kind(node: &Node) -> Result<Kind, TreeError> {
-    if !matches!(node.value, Value::Map(_)) {
-        return Err(error(node, "", "no Kubernetes object: a mapping with `kind` is expected"));
-    }
-    let text = |field: &str| {
-        node.get(field).and_then(Node::as_text).ok_or_else(|| {
-            error(node, field, "missing, or no text; every Kubernetes object has one")
-        })
-    };
-    let (kind, api_version) = (text("kind")?, text("apiVersion")?);
-    let known = Kind::ALL.into_iter().find(|known| known.name() == kind).ok_or_else(|| {
-        let names = Kind::ALL.map(Kind::name).join(", ");
-        error(node, "kind", &format!("`{kind}` is not understood; understood are {names}, List"))
-    })?;
-    if api_version != known.api_version() {
-        let expected = known.api_version();
-        let reason = format!("`{api_version}` is not understood for {kind}; write {expected}");
-        return Err(error(node, "apiVersion", &reason));
-    }
-    Ok(known)
-}
-
-fn error(node: &Node, path: &str, reason: &str) -> TreeError {
-    TreeError { path: path.into(), line: Some(node.line_of(path)), reason: reason.into() }
-}
-
-/// The key as far as it can be read, whatever else is wrong with the object.
-fn key(node: &Node, kind: Kind) -> Option<ObjectKey> {
-    let metadata = node.get("metadata")?;
-    let text = |field: &str| metadata.get(field).and_then(Node::as_text).map(str::to_owned);
-    let metadata =
-        ObjectMeta { name: text("name"), namespace: text("namespace"), ..ObjectMeta::default() };
-    let mut name = named(&metadata).ok()?;
-    if !kind.is_namespaced() {
-        name = NamespacedName::new("", &name.name);
-    }
-    Some(ObjectKey { kind, name })
-}
-
-fn object(node: &Node, kind: Kind) -> Result<Object, TreeError> {
-    Ok(match kind {
-        Kind::Namespace => Object::Namespace(read::<core::Namespace, _>(node)?),
-        Kind::Node => Object::Node(read::<core::Node, _>(node)?),
-        Kind::Pod => Object::Pod(read::<core::Pod, _>(node)?),
-        Kind::Service => Object::Service(read::<core::Service, _>(node)?),
-        Kind::EndpointSlice => Object::EndpointSlice(read::<discovery::EndpointSlice, _>(node)?),
-        Kind::AuthorizationPolicy => {
-            Object::AuthorizationPolicy(read::<AuthorizationPolicyObject, _>(node)?)
-        }
-        Kind::PeerPolicy => Object::PeerPolicy(read::<PeerPolicyObject, _>(node)?),
-        Kind::MeshConfig => Object::MeshConfig(read::<MeshConfigObject, _>(node)?),
-    })
-}
-
-/// Reads a `T` as Kubernetes has it and converts it to what the mesh makes of it.
-fn read<T, U>(node: &Node) -> Result<U, TreeError>
-where
-    T: DeserializeOwned,
-    U: TryFrom<T, Error = FieldError>,
-{
-    U::try_from(node.read::<T>()?).map_err(|error| TreeError {
-        line: Some(node.line_of(&error.path)),
-        path: error.path,
-        reason: error.reason,
-    })
 }
 
 #[cfg(test)]

@@ -38,7 +38,8 @@ fn documents() -> Vec<String> {
 fn of_files(files: &[(String, String)]) -> Compiled {
     let parsed = files.iter().map(|(name, text)| {
         let file: Arc<Path> = Path::new(name).into();
-        (file.clone(), Ok(yaml::parse(&file, text)))
+        let documents = Ok(yaml::parse(&file, text));
+        (Origin::File(file), documents)
     });
     let objects = Merger::default().merge(&parsed.collect());
     let index = objects.in_use.values().map(|(object, _)| object).collect();

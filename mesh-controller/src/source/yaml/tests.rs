@@ -1,6 +1,14 @@
 //! Every way in which a document can be bad, with what is said and where.
 
 use super::*;
+use crate::object::Object;
+
+fn at(parsed: &Parsed) -> (usize, u64) {
+    match parsed.place {
+        Place::File { document, line, .. } => (document, line),
+        Place::Cluster { .. } => panic!("{parsed:?} is in no file"),
+    }
+}
 
 fn parsed(text: &str) -> Vec<Parsed> {
     parse(&Path::new("f.yaml").into(), text)
@@ -10,7 +18,8 @@ fn parsed(text: &str) -> Vec<Parsed> {
 fn complaints(text: &str) -> Vec<String> {
     let complaint = |parsed: &Parsed| {
         let reason = parsed.object.as_ref().err()?;
-        Some(format!("{}:{}: {reason}", parsed.place.document, parsed.place.line))
+        let (document, line) = at(parsed);
+        Some(format!("{document}:{line}: {reason}"))
     };
     parsed(text).iter().filter_map(complaint).collect()
 }
@@ -31,7 +40,7 @@ fn documents_are_split_at_markers_only() {
     );
     assert_eq!(keys(&text), ["Pod default/a", "Pod b/a", "Pod c/a"]);
     assert_eq!(complaints(&text), [] as [&str; 0]);
-    let lines: Vec<_> = parsed(&text).iter().map(|parsed| parsed.place.line).collect();
+    let lines: Vec<_> = parsed(&text).iter().map(|parsed| at(parsed).1).collect();
     assert_eq!(lines, [4, 16, 24]);
 }
 
