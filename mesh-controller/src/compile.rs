@@ -90,6 +90,7 @@ pub fn compile(index: &Index<'_>, captures: &Captures, trust_domain: &TrustDomai
             problems.add(Kind::AuthorizationPolicy, &policy.compiled.name, reason);
         }
     }
+    authorization::unknown_accounts(index, &mut problems);
     let policies = index.policies.values().map(|policy| policy.compiled.clone());
     let resources = (workloads.into_iter().map(Resource::Workload))
         .chain(services.into_values().map(Resource::Service))

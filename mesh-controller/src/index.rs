@@ -1,6 +1,9 @@
 //! Objects by kind and name, as the compiler looks them up.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use mesh_common::model::NamespacedName;
 
@@ -20,6 +23,8 @@ pub struct Index<'o> {
     pub pods: BTreeMap<&'o NamespacedName, &'o Pod>,
     /// Services.
     pub services: BTreeMap<&'o NamespacedName, &'o Service>,
+    /// ServiceAccounts.
+    pub accounts: BTreeSet<&'o NamespacedName>,
     /// EndpointSlices.
     pub slices: BTreeMap<&'o NamespacedName, &'o EndpointSlice>,
     /// AuthorizationPolicies.
@@ -46,6 +51,9 @@ impl<'o> FromIterator<&'o Arc<Object>> for Index<'o> {
                 }
                 Object::Service(it) => {
                     index.services.insert(&it.name, it);
+                }
+                Object::ServiceAccount(it) => {
+                    index.accounts.insert(&it.name);
                 }
                 Object::EndpointSlice(it) => {
                     index.slices.insert(&it.name, it);

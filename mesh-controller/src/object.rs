@@ -43,6 +43,8 @@ pub enum Kind {
     Pod,
     /// `v1` Service.
     Service,
+    /// `v1` ServiceAccount.
+    ServiceAccount,
     /// `discovery.k8s.io/v1` EndpointSlice.
     EndpointSlice,
     /// `nodemesh.dev/v1alpha1` AuthorizationPolicy.
@@ -55,11 +57,12 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,
         Self::Service,
+        Self::ServiceAccount,
         Self::EndpointSlice,
         Self::AuthorizationPolicy,
         Self::PeerPolicy,
@@ -73,6 +76,7 @@ impl Kind {
             Self::Node => "Node",
             Self::Pod => "Pod",
             Self::Service => "Service",
+            Self::ServiceAccount => "ServiceAccount",
             Self::EndpointSlice => "EndpointSlice",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::PeerPolicy => "PeerPolicy",
@@ -83,7 +87,7 @@ impl Kind {
     /// As written in `apiVersion:`.
     pub fn api_version(self) -> &'static str {
         match self {
-            Self::Namespace | Self::Node | Self::Pod | Self::Service => "v1",
+            Self::Namespace | Self::Node | Self::Pod | Self::Service | Self::ServiceAccount => "v1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
             Self::AuthorizationPolicy | Self::PeerPolicy | Self::MeshConfig => {
                 mesh_common::API_VERSION
@@ -134,6 +138,8 @@ pub enum Object {
     Pod(Pod),
     /// A Service.
     Service(Service),
+    /// A ServiceAccount.
+    ServiceAccount(ServiceAccount),
     /// An EndpointSlice.
     EndpointSlice(EndpointSlice),
     /// An AuthorizationPolicy.
@@ -152,6 +158,7 @@ impl Object {
             Self::Node(it) => (Kind::Node, NamespacedName::new("", &it.name)),
             Self::Pod(it) => (Kind::Pod, it.name.clone()),
             Self::Service(it) => (Kind::Service, it.name.clone()),
+            Self::ServiceAccount(it) => (Kind::ServiceAccount, it.name.clone()),
             Self::EndpointSlice(it) => (Kind::EndpointSlice, it.name.clone()),
             Self::AuthorizationPolicy(it) => (Kind::AuthorizationPolicy, it.compiled.name.clone()),
             Self::PeerPolicy(it) => (Kind::PeerPolicy, it.name.clone()),
@@ -175,6 +182,21 @@ pub struct Namespace {
 pub struct Node {
     /// Its name.
     pub name: Arc<str>,
+}
+
+/// A ServiceAccount: that it exists.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceAccount {
+    /// Namespace and name.
+    pub name: NamespacedName,
+}
+
+impl TryFrom<k8s_openapi::api::core::v1::ServiceAccount> for ServiceAccount {
+    type Error = FieldError;
+
+    fn try_from(object: k8s_openapi::api::core::v1::ServiceAccount) -> Result<Self, FieldError> {
+        Ok(Self { name: named(&object.metadata)? })
+    }
 }
 
 impl TryFrom<k8s_openapi::api::core::v1::Namespace> for Namespace {

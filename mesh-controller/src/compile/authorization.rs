@@ -1,15 +1,16 @@
 //! Which AuthorizationPolicies apply to which pod.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_common::{
     SYSTEM_NAMESPACE,
     model::{Membership, NamespacedName},
 };
 
+use super::Problems;
 use crate::{
     index::Index,
-    object::{Labels, Pod, Policy},
+    object::{Kind, Labels, Pod, Policy},
 };
 
 /// The policies by the namespace that they are for.
@@ -44,6 +45,29 @@ impl<'o> Attachments<'o> {
         names.sort();
         names.dedup();
         names
+    }
+}
+
+/// Accounts that policies name and that do not exist are problems: usually a misspelt name, which
+/// then lets nobody in. Where no account of a namespace is known nothing is said of it: a folder
+/// need not have them, while every namespace of a cluster has at least `default`.
+pub(super) fn unknown_accounts(index: &Index<'_>, problems: &mut Problems) {
+    let namespaces: BTreeSet<&str> = index.accounts.iter().map(|it| &*it.namespace).collect();
+    for policy in index.policies.values() {
+        let rules = policy.compiled.rules.iter();
+        let sources = rules.flat_map(|rule| rule.from.iter().map(move |from| (&rule.name, from)));
+        for (rule, from) in sources {
+            let named = from.service_accounts.iter().chain(&from.not_service_accounts);
+            for account in named {
+                if namespaces.contains(&*account.namespace) && !index.accounts.contains(account) {
+                    let reason = format!(
+                        "rule {rule} names service account {account}, which does not exist: it \
+                         matches nobody until it does"
+                    );
+                    problems.add(Kind::AuthorizationPolicy, &policy.compiled.name, reason);
+                }
+            }
+        }
     }
 }
 

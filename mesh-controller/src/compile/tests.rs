@@ -160,6 +160,23 @@ fn what_cannot_be_captured_is_not_in_the_mesh_and_says_why() {
 }
 
 #[test]
+fn a_policy_that_names_an_account_nobody_has_is_a_problem() {
+    let accounts = "\n---\napiVersion: v1\nkind: ServiceAccount\n\
+                    metadata: {name: web, namespace: shop}\n";
+    let rules = "rules: [{from: [{serviceAccounts: [shop/web, shop/wep, legacy/x]}]}]";
+    let with = compiled(&format!("{NAMESPACES}{accounts}{}", policy("shop/p", rules)));
+    assert_eq!(
+        with.problems(),
+        [
+            "AuthorizationPolicy shop/p: rule 0 names service account shop/wep, which does not exist: \
+          it matches nobody until it does"
+        ]
+    );
+    let without = compiled(&format!("{NAMESPACES}{}", policy("shop/p", rules)));
+    assert_eq!(without.problems(), [] as [&str; 0], "a folder need not have them");
+}
+
+#[test]
 fn a_pod_without_an_address_is_no_workload() {
     let compiled = compiled(&format!("{NAMESPACES}{}", pod("shop/a", "", "")));
     assert_eq!(compiled.workload("shop/a"), None);

@@ -26,6 +26,7 @@ impl Resource {
             Kind::Node => "nodes",
             Kind::Pod => "pods",
             Kind::Service => "services",
+            Kind::ServiceAccount => "serviceaccounts",
             Kind::EndpointSlice => "endpointslices",
             Kind::AuthorizationPolicy => "authorizationpolicies",
             Kind::PeerPolicy => "peerpolicies",

@@ -100,6 +100,9 @@ fn object(node: &Node, kind: Kind, fields: Fields) -> Result<Object, TreeError> 
         Kind::Node => Object::Node(read::<core::Node, _>(node, fields)?),
         Kind::Pod => Object::Pod(read::<core::Pod, _>(node, fields)?),
         Kind::Service => Object::Service(read::<core::Service, _>(node, fields)?),
+        Kind::ServiceAccount => {
+            Object::ServiceAccount(read::<core::ServiceAccount, _>(node, fields)?)
+        }
         Kind::EndpointSlice => {
             Object::EndpointSlice(read::<discovery::EndpointSlice, _>(node, fields)?)
         }
