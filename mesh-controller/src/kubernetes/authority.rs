@@ -9,18 +9,14 @@ use k8s_openapi::{
     api::core::v1::{ConfigMap, Secret},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams, PostParams},
-};
+use kube::{Api, Client, api::PostParams};
 use mesh_common::{
     SYSTEM_NAMESPACE,
     identity::TrustDomain,
     names::{CA_SECRET, TRUST_BUNDLE, TRUST_BUNDLE_KEY},
 };
-use serde_json::json;
 
-use super::{ApiError, FIELD_MANAGER, Verb, backoff::Backoff, health::Health};
+use super::{ApiError, Verb, backoff::Backoff, health::Health};
 use crate::ca::{Authority, CaError, Supplied};
 
 const SECRET_NAME: &str = "secrets/nodemesh-ca in nodemesh-system";
@@ -163,19 +159,32 @@ impl Keeper {
             pem::encode_config(&pem::Pem::new("CERTIFICATE", certificate.to_vec()), config)
         };
         let bundle: String = authority.trust_bundle().into_iter().map(pem).collect();
-        let known = self.config_maps.get_opt(TRUST_BUNDLE).await.map_err(failed(Verb::Get))?;
-        let data = known.and_then(|known| known.data).unwrap_or_default();
-        if data.get(TRUST_BUNDLE_KEY) == Some(&bundle) {
-            return Ok(());
+        let parameters = PostParams::default();
+        loop {
+            let known = self.config_maps.get_opt(TRUST_BUNDLE).await.map_err(failed(Verb::Get))?;
+            let mut new = known.unwrap_or_else(|| ConfigMap {
+                metadata: metadata(TRUST_BUNDLE),
+                ..ConfigMap::default()
+            });
+            let data = new.data.get_or_insert_default();
+            if data.insert(TRUST_BUNDLE_KEY.to_owned(), bundle.clone()).as_ref() == Some(&bundle) {
+                return Ok(());
+            }
+            let written = match new.metadata.resource_version {
+                None => self.config_maps.create(&parameters, &new).await,
+                Some(_) => self.config_maps.replace(TRUST_BUNDLE, &parameters, &new).await,
+            };
+            let verb = match new.metadata.resource_version {
+                None => Verb::Create,
+                Some(_) => Verb::Update,
+            };
+            match written.map_err(failed(verb)) {
+                Ok(_) => return Ok(()),
+                // Another controller was first, and most likely wrote the same.
+                Err(ApiError::Conflict { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
-        let patch = json!({
-            "apiVersion": "v1", "kind": "ConfigMap",
-            "metadata": {"name": TRUST_BUNDLE, "namespace": SYSTEM_NAMESPACE},
-            "data": {TRUST_BUNDLE_KEY: bundle},
-        });
-        let parameters = PatchParams::apply(FIELD_MANAGER).force();
-        let patched = self.config_maps.patch(TRUST_BUNDLE, &parameters, &Patch::Apply(patch)).await;
-        patched.map(|_| ()).map_err(failed(Verb::Patch))
     }
 }
 

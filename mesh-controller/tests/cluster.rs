@@ -1,0 +1,310 @@
+//! The controller against an API server, as it is: its library, real sockets, real TLS, and a server
+//! that misbehaves when it is told to.
+
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
+use kube::{Api, Client, api::DeleteParams};
+use mesh_apiserver::{ApiServer, Failure, Settings as ServerSettings};
+use mesh_controller::{
+    captured::{Report, Stamp},
+    kubernetes::{self, captures::Ledger},
+    mesh::Mesh,
+    run::{RunError, Settings, Started, Starting},
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// More than the longest wait between two attempts, which is 30 s, and time for a slow machine.
+const DEADLINE: Duration = Duration::from_secs(90);
+const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+type Fault = fn(&ApiServer);
+
+struct Cluster {
+    server: ApiServer,
+    /// Holds the kubeconfig.
+    _dir: TempDir,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let server = ApiServer::start(LOOPBACK, dir.path(), ServerSettings::default());
+        let server = server.expect("an API server");
+        let cluster = Self { server, _dir: dir };
+        let metadata = json!({"name": "nodemesh-system"});
+        cluster.add("v1", "Namespace", metadata, json!({}));
+        cluster
+    }
+
+    fn add(&self, api_version: &str, kind: &str, metadata: Value, rest: Value) {
+        let mut object = json!({"apiVersion": api_version, "kind": kind, "metadata": metadata});
+        for (field, value) in rest.as_object().into_iter().flatten() {
+            object[field] = value.clone();
+        }
+        self.server.add(object).expect("stored");
+    }
+
+    fn add_node(&self, name: &str) {
+        self.add("v1", "Node", json!({"name": name}), json!({}));
+    }
+
+    async fn client(&self) -> Client {
+        kubernetes::client(Some(&self.server.kubeconfig())).await.expect("a client")
+    }
+
+    async fn delete_node(&self, name: &str) {
+        let nodes: Api<Node> = Api::all(self.client().await);
+        nodes.delete(name, &DeleteParams::default()).await.expect("deleted");
+    }
+
+    fn settings(&self, name: &str) -> Settings {
+        settings(&self.server.kubeconfig(), name)
+    }
+
+    async fn starting(&self, name: &str) -> Starting {
+        Starting::new(self.settings(name)).await.expect("an API server is known")
+    }
+
+    async fn started(&self, name: &str) -> Started {
+        self.starting(name).await.start().await.expect("started")
+    }
+}
+
+fn settings(kubeconfig: &Path, name: &str) -> Settings {
+    Settings {
+        kubeconfig: Some(kubeconfig.to_owned()),
+        listen: LOOPBACK,
+        health_listen: LOOPBACK,
+        trust_domain: "cluster.local".parse().expect("a literal"),
+        svid_lifetime: Duration::from_secs(3600),
+        name: name.to_owned(),
+    }
+}
+
+/// Looks until `look` finds something.
+async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < end, "waited {DEADLINE:?} in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn nodes(mesh: &Mesh) -> BTreeSet<String> {
+    mesh.pictures().borrow().nodes().map(str::to_owned).collect()
+}
+
+async fn until_nodes(mesh: &Mesh, expected: &[&str]) {
+    let expected: BTreeSet<String> = expected.iter().map(|&name| name.to_owned()).collect();
+    until(&format!("nodes {expected:?}"), async || (nodes(mesh) == expected).then_some(())).await;
+}
+
+/// Status and body of a page.
+async fn page(address: SocketAddr, path: &str) -> (u16, String) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("connected");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("written");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.expect("read");
+    let status = text.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+    (status, text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_ready_when_every_kind_was_listed_and_says_what_is_missing_before() {
+    let cluster = Cluster::new();
+    cluster.add_node("node-1");
+    cluster.server.fail(Failure {
+        requests: u64::MAX,
+        code: 403,
+        retry_after: None,
+        verb: Some("list".into()),
+        resource: Some("nodes".into()),
+    });
+    let starting = cluster.starting("controller-1").await;
+    let health = starting.health_address();
+    let start = tokio::spawn(starting.start());
+    until("the refusal on /readyz", async || {
+        let (status, body) = page(health, "/readyz").await;
+        (status == 503 && body.contains("forbids to list nodes")).then_some(())
+    })
+    .await;
+    assert_eq!(page(health, "/livez").await.0, 200);
+    assert!(!start.is_finished());
+
+    cluster.server.heal();
+    let started = start.await.expect("no panic").expect("started");
+    assert_eq!(nodes(started.mesh()), BTreeSet::from(["node-1".to_owned()]));
+    tokio::spawn(started.serve(std::future::pending()));
+    until("ready", async || (page(health, "/readyz").await.0 == 200).then_some(())).await;
+    let metrics = page(health, "/metrics").await.1;
+    for name in
+        ["nodemesh_controller_objects", "nodemesh_controller_followed", "nodemesh_pods_uncaptured"]
+    {
+        assert!(metrics.contains(name), "{metrics}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_becomes_of_a_watch_nothing_is_missed() {
+    let cluster = Cluster::new();
+    cluster.add_node("kept");
+    let started = cluster.started("controller-1").await;
+    let mesh = started.mesh();
+    until_nodes(mesh, &["kept"]).await;
+
+    let faults: [(&str, Fault); 5] = [
+        ("a watch that is cut", ApiServer::cut_watches),
+        ("a watch that is cut in the middle of an event", ApiServer::cut_watches_in_event),
+        ("a watch that ends with 410", ApiServer::expire_watches),
+        ("history that is forgotten", |server| {
+            server.compact();
+            server.cut_watches();
+        }),
+        ("watches that begin with 410", |server| {
+            server.refuse_watches(20);
+            server.cut_watches();
+        }),
+    ];
+    for (what, fault) in faults {
+        eprintln!("{what}");
+        fault(&cluster.server);
+        cluster.add_node("new");
+        until_nodes(mesh, &["kept", "new"]).await;
+        fault(&cluster.server);
+        cluster.delete_node("new").await;
+        until_nodes(mesh, &["kept"]).await;
+        cluster.server.heal();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_objects_come_in_pages_and_again() {
+    let cluster = Cluster::new();
+    for at in 0..10_000 {
+        let metadata = json!({
+            "name": format!("p{at}"), "namespace": "default", "uid": format!("u-{at}"),
+            "managedFields": [{"manager": "kubelet", "operation": "Update"}],
+        });
+        let spec = json!({
+            "spec": {"nodeName": "node-1", "containers": [{"name": "app", "image": "app"}]},
+            "status": {"podIP": format!("10.{}.{}.{}", at / 65536, at / 256 % 256, at % 256)},
+        });
+        cluster.add("v1", "Pod", metadata, spec);
+    }
+    let started = cluster.started("controller-1").await;
+    let known = || started.mesh().outcomes().borrow().objects.in_use.len();
+    let pods = known();
+    assert!(pods >= 10_000, "{pods}");
+    assert!(cluster.server.count("list", "pods") >= 20, "in pages");
+
+    cluster.server.reset_counts();
+    cluster.server.expire_watches();
+    until("a new list", async || (cluster.server.count("list", "pods") >= 20).then_some(())).await;
+    cluster.add_node("after");
+    until_nodes(started.mesh(), &["after"]).await;
+    // The picture is there a moment before what is said of it.
+    until("one more, and none lost", async || (known() == pods + 1).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_is_away_is_missed_by_nobody_and_met_gently() {
+    let cluster = Cluster::new();
+    cluster.add_node("kept");
+    let started = cluster.started("controller-1").await;
+    until_nodes(started.mesh(), &["kept"]).await;
+    cluster.server.stop_listening();
+    cluster.add_node("meanwhile");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(nodes(started.mesh()), BTreeSet::from(["kept".to_owned()]), "serves what it knows");
+
+    cluster.server.reset_counts();
+    cluster.server.start_listening().expect("listens again");
+    until_nodes(started.mesh(), &["kept", "meanwhile"]).await;
+    let counts = cluster.server.counts();
+    let of = |verb: &str| {
+        counts.iter().filter(|((known, _), _)| known == verb).map(|(_, count)| count).sum::<u64>()
+    };
+    // Nine resources are watched; a kind that is not installed is listed in vain now and then.
+    assert!(of("watch") <= 20, "{counts:?}");
+    assert_eq!(cluster.server.count("list", "pods"), 0, "goes on where it was: {counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_controllers_that_start_together_share_one_root() {
+    let cluster = Cluster::new();
+    // Both look before either has made one.
+    cluster.server.delay(Duration::from_millis(300));
+    let (one, two) = tokio::join!(cluster.started("one"), cluster.started("two"));
+    let client = cluster.client().await;
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), "nodemesh-system");
+    let secret = secrets.get("nodemesh-ca").await.expect("made");
+    let data = secret.data.expect("data");
+    let maps: Api<ConfigMap> = Api::namespaced(client, "nodemesh-system");
+    let bundle = maps.get("nodemesh-trust-bundle").await.expect("published").data.expect("data");
+    let expected = String::from_utf8(data["ca.crt"].0.clone()).expect("PEM");
+    let der = |text: &str| text.split_whitespace().collect::<String>();
+    assert_eq!(der(&bundle["root.crt"]), der(&expected));
+    drop((one, two));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_of_no_use_is_named_and_left_alone() {
+    let cluster = Cluster::new();
+    let metadata = json!({"name": "nodemesh-ca", "namespace": "nodemesh-system"});
+    cluster.add("v1", "Secret", metadata, json!({"data": {"tls.crt": "bm8=", "tls.key": "bm8="}}));
+    let error = cluster.starting("controller-1").await.start().await.err().expect("refused");
+    assert!(matches!(error, RunError::Authority(_)), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("nodemesh-system/nodemesh-ca: tls.crt is no PEM"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn captures_outlive_every_controller_and_the_later_word_holds() {
+    let cluster = Cluster::new();
+    let labels = json!({"name": "shop", "labels": {"nodemesh.dev/mesh": "enabled"}});
+    cluster.add("v1", "Namespace", labels, json!({}));
+    cluster.add_node("node-1");
+    let metadata = json!({"name": "a", "namespace": "shop", "uid": "u-a"});
+    let pod = json!({
+        "spec": {"nodeName": "node-1", "containers": [{"name": "app", "image": "app"}]},
+        "status": {"podIP": "10.0.0.1"},
+    });
+    cluster.add("v1", "Pod", metadata, pod);
+    let uncaptured = |started: &Started| started.mesh().outcomes().borrow().uncaptured.len();
+
+    let (one, two) = (cluster.started("one").await, cluster.started("two").await);
+    assert_eq!((uncaptured(&one), uncaptured(&two)), (1, 1));
+    let ledger = Ledger::new(cluster.client().await, one.mesh().clone());
+    let uids = || {
+        one.mesh().outcomes().borrow().objects.in_use.values().find_map(|(object, _)| {
+            match &**object {
+                mesh_controller::object::Object::Pod(pod) => Some(pod.uid.to_string()),
+                _ => None,
+            }
+        })
+    };
+    let uid = uids().expect("the pod");
+    let older = Report::new(Stamp::now(), []);
+    let newer = Report::new(Stamp::now().next(), [uid]);
+    ledger.save("node-1", &newer).await;
+    // What a controller that was slow writes late.
+    ledger.save("node-1", &older).await;
+    for controller in [&one, &two] {
+        until("captured", async || (uncaptured(controller) == 0).then_some(())).await;
+    }
+    drop((one, two));
+    let three = cluster.started("three").await;
+    assert_eq!(uncaptured(&three), 0, "before it serves anybody");
+}
