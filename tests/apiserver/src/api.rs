@@ -3,6 +3,8 @@
 mod list;
 mod read;
 mod remove;
+mod review;
+mod scale;
 mod watch;
 mod write;
 
@@ -21,13 +23,17 @@ pub use self::{
 };
 use crate::{
     accept::Form,
+    admin,
     cluster::Cluster,
     discovery,
     error::{About, ApiError},
+    fault::Cut,
     openapi,
+    rbac::{self, Action},
     registry::{Origin, Resource},
     request::Request,
     route::Target,
+    selector,
 };
 
 /// What is sent back.
@@ -40,7 +46,8 @@ pub enum Answer {
 }
 
 impl Answer {
-    fn ok(value: &Value) -> Self {
+    /// An object.
+    pub fn ok(value: &Value) -> Self {
         Self::with(StatusCode::OK, value)
     }
 
@@ -56,9 +63,14 @@ impl Answer {
 
 /// Answers a request.
 pub async fn answer(cluster: &Arc<Cluster>, request: &Request) -> Result<Answer, ApiError> {
+    if let Some(fault) = request.path.strip_prefix("/admin/") {
+        return admin::answer(cluster, request, fault);
+    }
     sleep(cluster.faults.delay()).await;
+    // Before anything is counted: a test that sees the count may cut at once.
+    let cut = *cluster.faults.cuts().borrow();
     match Target::find(&request.path, &cluster.registry) {
-        Some(target) => of_target(cluster, request, &target),
+        Some(target) => of_target(cluster, request, &target, cut),
         None => of_path(cluster, request),
     }
 }
@@ -83,19 +95,27 @@ fn of_target(
     cluster: &Arc<Cluster>,
     request: &Request,
     target: &Target,
+    cut: Cut,
 ) -> Result<Answer, ApiError> {
     let verb = verb(request, target)?;
-    // Before it is counted: a test that sees the count may cut at once.
-    let cut = *cluster.faults.cuts().borrow();
-    cluster.faults.meet(verb, &target.resource.plural)?;
-    if !target.resource.verbs().contains(&verb) {
+    let resource = &target.resource;
+    cluster.faults.meet(verb, &resource.plural)?;
+    authorize(cluster, request, target, verb)?;
+    if !resource.verbs().contains(&verb) {
         return Err(ApiError::method_not_allowed());
     }
-    match (target.subresource.as_deref(), target.resource.origin) {
-        (None, _) => {}
-        (Some("status"), _) if target.resource.status => {}
-        (Some("finalize"), _) if target.resource.is("", "namespaces") => {}
-        (Some(_), _) => return Err(ApiError::no_such_resource()),
+    match target.subresource.as_deref() {
+        None if resource.origin == Origin::Review => {
+            return review::review(cluster, request, target);
+        }
+        None => {}
+        Some("status") if resource.status => {}
+        Some("scale") => return scale::scale(cluster, request, target, verb),
+        Some("finalize") if resource.is("", "namespaces") => {}
+        Some("token") if resource.is("", "serviceaccounts") && verb == "create" => {
+            return review::request(cluster, request, target);
+        }
+        Some(_) => return Err(ApiError::no_such_resource()),
     }
     match verb {
         "get" => read::get(cluster, request, target),
@@ -109,11 +129,49 @@ fn of_target(
     }
 }
 
+/// Lets RBAC decide, if it is on.
+fn authorize(
+    cluster: &Cluster,
+    request: &Request,
+    target: &Target,
+    verb: &str,
+) -> Result<(), ApiError> {
+    let name = target.name.as_deref();
+    // A list of one name counts as one of that object; a namespace is in itself.
+    let selected = request.query.get("fieldSelector").and_then(selector::only_name);
+    let is_namespace = target.resource.is("", "namespaces");
+    let namespace = if is_namespace { name } else { target.namespace.as_deref() };
+    let action = Action::Resource {
+        verb,
+        group: &target.resource.group,
+        resource: &target.resource.plural,
+        subresource: target.subresource.as_deref().unwrap_or_default(),
+        namespace: namespace.unwrap_or_default(),
+        name: name.or(selected).unwrap_or_default(),
+    };
+    decide(cluster, request, &action)
+}
+
+fn decide(cluster: &Cluster, request: &Request, action: &Action<'_>) -> Result<(), ApiError> {
+    let is_allowed = || rbac::is_allowed(&cluster.store.lock(), &request.user, action);
+    if !cluster.settings.rbac || is_allowed() {
+        return Ok(());
+    }
+    Err(rbac::forbidden(&request.user, action))
+}
+
+/// Whether a path is answered without credentials.
+pub fn is_public(path: &str) -> bool {
+    let first = path.trim_matches('/').split('/').next().unwrap_or_default();
+    matches!(first, "healthz" | "livez" | "readyz" | "version")
+}
+
 /// Paths that are no resource: health, version, discovery, schemas.
 fn of_path(cluster: &Cluster, request: &Request) -> Result<Answer, ApiError> {
     if !matches!(request.method, Method::GET | Method::HEAD) {
         return Err(ApiError::no_such_resource());
     }
+    decide(cluster, request, &Action::Path { verb: "get", path: &request.path })?;
     let segments: Vec<_> = request.path.trim_matches('/').split('/').collect();
     let registry = &cluster.registry;
     let missing = Answer::Text(StatusCode::NOT_FOUND, "404 page not found\n");
@@ -148,11 +206,6 @@ fn about<'a>(resource: &'a Resource, name: &'a str) -> About<'a> {
 /// The same for errors of content, which name the kind.
 fn about_kind<'a>(resource: &'a Resource, name: &'a str) -> About<'a> {
     About { group: &resource.group, resource: &resource.kind, name }
-}
-
-/// Whether objects of a resource are stored at all.
-fn is_stored(resource: &Resource) -> bool {
-    resource.origin != Origin::Review
 }
 
 /// A line of a watch.

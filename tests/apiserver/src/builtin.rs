@@ -162,6 +162,7 @@ fn resource(row: &Row) -> Resource {
         },
         fields: owned(row.fields),
         columns: table::builtin::columns(row.group, row.kind),
+        schema: None,
         storage: storage(row.group, row.plural),
         origin: if has(Review) { Origin::Review } else { Origin::Builtin },
     }

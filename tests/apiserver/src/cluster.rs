@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use crate::{fault::Faults, registry::Registry, store::Store};
+use crate::{fault::Faults, registry::Registry, store::Store, token::Tokens};
 
 /// The state of a server. It survives when the server stops to listen.
 pub struct Cluster {
     pub store: Store,
     pub registry: Registry,
     pub faults: Faults,
+    pub tokens: Tokens,
     pub settings: Settings,
     /// `host:port` as clients reach it.
     pub address: String,

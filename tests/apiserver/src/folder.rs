@@ -56,6 +56,7 @@ pub fn add(cluster: &Cluster, object: Value) -> Result<()> {
         manager: "folder".to_owned(),
         validation: FieldValidation::Strict,
         force: false,
+        applies: false,
     };
     let mut store = cluster.store.lock();
     let status = object.get("status").cloned();

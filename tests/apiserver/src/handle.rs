@@ -24,9 +24,11 @@ use crate::{
     fault::{Failure, Faults},
     folder,
     pki::{Authority, Identity, kubeconfig},
+    rbac,
     registry::Registry,
     server,
-    store::Store,
+    store::{Key, Store},
+    token::{ISSUER, Tokens},
 };
 
 /// How many requests there were of each verb and resource.
@@ -75,6 +77,7 @@ impl ApiServer {
             store: Store::new(settings.history),
             registry: Registry::new(),
             faults: Faults::new(),
+            tokens: Tokens::new()?,
             address: address.to_string(),
             certificate,
             settings,
@@ -83,6 +86,9 @@ impl ApiServer {
             let namespace =
                 json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
             folder::add(&cluster, namespace)?;
+        }
+        for object in rbac::builtin() {
+            folder::add(&cluster, object)?;
         }
         let directory = directory.to_owned();
         let stop = watch::Sender::new(false);
@@ -125,6 +131,42 @@ impl ApiServer {
         let path = self.directory.join(format!("{user}.kubeconfig"));
         fs::write(&path, config)?;
         Ok(path)
+    }
+
+    /// Signs a token for an account that is there, for these audiences (none: the API server) and
+    /// for any number of seconds.
+    pub fn token(
+        &self,
+        namespace: &str,
+        account: &str,
+        audiences: &[&str],
+        seconds: i64,
+    ) -> Result<String> {
+        let key = Key {
+            resource: "serviceaccounts".to_owned(),
+            namespace: namespace.to_owned(),
+            name: account.to_owned(),
+        };
+        let object = self.cluster.store.lock().get(&key);
+        let object = object.with_context(|| format!("no account {account} in {namespace}"))?;
+        let audiences = if audiences.is_empty() { &[ISSUER] } else { audiences };
+        let audiences: Vec<_> = audiences.iter().map(|&audience| audience.to_owned()).collect();
+        Ok(self.cluster.tokens.issue(namespace, &object, &audiences, seconds, None).0)
+    }
+
+    /// Writes a kubeconfig with a token of an account, good for an hour.
+    pub fn kubeconfig_of_account(&self, namespace: &str, account: &str) -> Result<PathBuf> {
+        let token = self.token(namespace, account, &[], 3600)?;
+        let address = self.address.to_string();
+        let config = kubeconfig(&address, &self.cluster.certificate, &Identity::Token(&token));
+        let path = self.directory.join(format!("{namespace}-{account}.kubeconfig"));
+        fs::write(&path, config)?;
+        Ok(path)
+    }
+
+    /// Ends every token that was signed until now.
+    pub fn expire_tokens(&self) {
+        self.cluster.tokens.expire();
     }
 
     /// Stores every object of the YAML files in a folder, their status included.

@@ -4,14 +4,14 @@
 //! It is here so that the controller and the command line tool run against it as they are, and it
 //! is kept honest by Debian's kubectl and by kube-rs, which do too.
 
-#![expect(dead_code, reason = "what apply, RBAC and custom resources will use")]
-
 mod accept;
+mod admin;
 mod api;
 mod auth;
 mod builtin;
 mod cluster;
 mod convert;
+mod crd;
 mod defaults;
 mod discovery;
 mod effects;
@@ -23,13 +23,16 @@ mod meta;
 mod openapi;
 mod patch;
 mod pki;
+mod rbac;
 mod registry;
 mod request;
 mod route;
+mod schema;
 mod selector;
 mod server;
 mod store;
 mod table;
+mod token;
 mod validate;
 
 pub use self::{

@@ -31,11 +31,36 @@ fn document(registry: &Registry) -> Value {
         .filter(|resource| resource.origin != Origin::Review)
         .map(|resource| (definition_name(resource), definition(resource)))
         .collect();
+    let paths: Map<_, _> = stored
+        .iter()
+        .filter(|resource| resource.origin != Origin::Review)
+        .map(|resource| (path(resource), json!({ "patch": patch(resource) })))
+        .collect();
     json!({
         "swagger": "2.0",
         "info": { "title": "Kubernetes", "version": "v1.33.0" },
-        "paths": {},
+        "paths": paths,
         "definitions": definitions,
+    })
+}
+
+/// Where objects of a resource are.
+fn path(resource: &Resource) -> String {
+    let root = if resource.group.is_empty() { "/api" } else { "/apis" };
+    let namespace = if resource.namespaced { "/namespaces/{namespace}" } else { "" };
+    format!("{root}/{}{namespace}/{}/{{name}}", resource.api_version(), resource.plural)
+}
+
+/// kubectl looks here whether a kind can be written without being stored.
+fn patch(resource: &Resource) -> Value {
+    json!({
+        "parameters": [{ "name": "dryRun", "in": "query", "type": "string" }],
+        "responses": {},
+        "x-kubernetes-group-version-kind": {
+            "group": resource.group,
+            "version": resource.version,
+            "kind": resource.kind,
+        },
     })
 }
 

@@ -1,5 +1,6 @@
 //! The four ways to say what should change.
 
+pub mod apply;
 mod json;
 pub mod lists;
 mod merge;
@@ -21,10 +22,13 @@ pub enum Patch {
     Merge(Value),
     /// A merge patch that knows which lists are merged by which key.
     Strategic(Value),
+    /// Server-side apply: what a manager wants, see [`apply`].
+    Apply(Value),
 }
 
 const JSON: &str = "application/json-patch+json";
 const MERGE: &str = "application/merge-patch+json";
+const APPLY: &str = "application/apply-patch+yaml";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 
 impl Patch {
@@ -34,7 +38,11 @@ impl Patch {
             JSON => json::parse(body).map(Self::Json),
             MERGE => object(request::json(body)?).map(Self::Merge),
             STRATEGIC => object(request::json(body)?).map(Self::Strategic),
-            _ => Err(ApiError::unsupported_media_type(&[JSON, MERGE, STRATEGIC].join(", "))),
+            APPLY => object(request::yaml(body)?).map(Self::Apply),
+            _ => {
+                let known = [JSON, MERGE, STRATEGIC, APPLY].join(", ");
+                Err(ApiError::unsupported_media_type(&known))
+            }
         }
     }
 
@@ -43,6 +51,8 @@ impl Patch {
         match self {
             Self::Json(patch) => json::apply(patch, object),
             Self::Merge(patch) => Ok(merge::apply(object, patch)),
+            // Needs to know who applies: the write does it.
+            Self::Apply(wanted) => Ok(wanted.clone()),
             Self::Strategic(_) if resource.origin == Origin::Custom => {
                 Err(ApiError::unsupported_media_type(&[JSON, MERGE].join(", ")))
             }

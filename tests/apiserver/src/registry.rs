@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use serde_json::Value;
+
 use crate::{builtin, table::Columns};
 
 /// A resource of one group and version, as discovery tells it.
@@ -24,6 +26,8 @@ pub struct Resource {
     /// What can be selected by, beside name and namespace.
     pub fields: Vec<String>,
     pub columns: Columns,
+    /// Of custom resources.
+    pub schema: Option<Arc<Value>>,
     /// Under which name the store has it: versions and groups can share objects.
     pub storage: String,
     pub origin: Origin,
@@ -123,11 +127,6 @@ impl Registry {
         self.all()
             .into_iter()
             .find(|resource| resource.kind == kind && resource.api_version() == api_version)
-    }
-
-    /// Some version of what the store has under a name.
-    pub fn of_storage(&self, storage: &str) -> Option<Arc<Resource>> {
-        self.all().into_iter().find(|resource| resource.storage == storage)
     }
 
     /// Groups and their versions, in the order of discovery; the core group is `""`.

@@ -28,7 +28,7 @@ impl LabelSelector {
         Ok(Self(requirements))
     }
 
-    /// Reads the `matchLabels` and `matchExpressions` of an object.
+    /// Whether the labels of `object` are as they have to be.
     pub fn matches(&self, object: &Value) -> bool {
         self.0.iter().all(|requirement| {
             let value = object["metadata"]["labels"][requirement.key.as_str()].as_str();
@@ -42,6 +42,12 @@ impl LabelSelector {
             }
         })
     }
+}
+
+/// Whether an object has all of these labels (`matchLabels`).
+pub fn has_labels(object: &Value, wanted: &Value) -> bool {
+    let mut wanted = wanted.as_object().into_iter().flatten();
+    wanted.all(|(key, value)| object["metadata"]["labels"].get(key) == Some(value))
 }
 
 /// Splits at commas outside of parentheses.
@@ -134,12 +140,13 @@ impl FieldSelector {
     pub fn matches(&self, object: &Value) -> bool {
         self.0.iter().all(|field| (text_of(object, &field.path) == field.value) == field.equal)
     }
+}
 
-    /// The one name that can match, if there is one: what a get is authorized with.
-    pub fn name(&self) -> Option<&str> {
-        let mut named = self.0.iter().filter(|field| field.path == "metadata.name" && field.equal);
-        named.next().map(|field| field.value.as_str())
-    }
+/// The name in a field selector that lets only one through: what a list of it is authorized as.
+pub fn only_name(text: &str) -> Option<&str> {
+    text.split(',')
+        .find_map(|term| term.strip_prefix("metadata.name="))
+        .map(|name| name.trim_start_matches('='))
 }
 
 fn text_of(object: &Value, path: &str) -> String {

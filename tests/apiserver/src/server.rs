@@ -130,7 +130,11 @@ async fn handle(
     certified: Option<User>,
     request: http::Request<Incoming>,
 ) -> Result<Answer, ApiError> {
-    let user = certified.ok_or_else(ApiError::unauthorized)?;
+    let header = text(request.headers(), header::AUTHORIZATION);
+    let user = match auth::authenticate(cluster, certified, header.as_deref()) {
+        Err(_) if api::is_public(request.uri().path()) => User::default(),
+        user => auth::impersonate(user?, request.headers())?,
+    };
     let request = read(request, user).await?;
     api::answer(cluster, &request).await
 }

@@ -2,13 +2,17 @@
 
 use serde_json::{Value, json};
 
-use super::{about, about_kind, write::Options};
+use super::{
+    about, about_kind,
+    write::{FieldValidation, Options},
+};
 use crate::{
-    defaults,
+    crd, defaults,
     error::{ApiError, Cause},
     meta,
     registry::{Origin, Resource},
     route::Target,
+    schema,
     store::{Key, Locked},
     validate,
 };
@@ -105,13 +109,28 @@ pub fn content(
     resource: &Resource,
     object: &mut Value,
     old: Option<&Value>,
-    _options: &Options,
+    options: &Options,
 ) -> Result<(), ApiError> {
     if resource.origin == Origin::Builtin {
         drop_nulls(object);
     }
     defaults::complete(store, resource, object, old);
     let mut causes = validate::metadata(object);
+    if let Some(schema) = &resource.schema {
+        let unknown = schema::prune(schema, object);
+        if options.validation == FieldValidation::Strict && !unknown.is_empty() {
+            let fields: Vec<_> =
+                unknown.iter().map(|field| format!("unknown field \"{field}\"")).collect();
+            let message = format!("strict decoding error: {}", fields.join(", "));
+            return Err(ApiError::bad_request(message));
+        }
+        schema::complete(schema, object);
+        causes.extend(schema::check(schema, object, old));
+    }
+    if resource.kind == "CustomResourceDefinition" {
+        crd::complete(object);
+        causes.extend(crd::check(object));
+    }
     causes.extend(validate::immutable(resource, object, old));
     if causes.is_empty() {
         return Ok(());

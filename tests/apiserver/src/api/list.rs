@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
-use super::{Answer, is_stored, read};
+use super::{Answer, read};
 use crate::{
     accept::Form,
     cluster::Cluster,
@@ -114,9 +114,6 @@ impl Page {
 
 /// The objects that a list request asks for.
 pub fn page(store: &Locked<'_>, request: &Request, target: &Target) -> Result<Page, ApiError> {
-    if !is_stored(&target.resource) {
-        return Err(ApiError::method_not_allowed());
-    }
     let selection = Selection::of(request, target)?;
     let limit = request.query.number("limit")?.filter(|&limit| limit > 0);
     let from = request.query.get("continue").map(Continue::parse).transpose()?;

@@ -8,8 +8,12 @@ use crate::{
     cluster::Cluster,
     convert::{present, stored},
     effects,
-    error::ApiError,
-    meta, patch,
+    error::{About, ApiError, Cause},
+    meta,
+    patch::{
+        Patch,
+        apply::{self, Managed, Types, Who},
+    },
     registry::{Generation, Resource},
     request::Request,
     route::Target,
@@ -26,6 +30,8 @@ pub struct Options {
     pub validation: FieldValidation,
     /// Take fields from other managers.
     pub force: bool,
+    /// Whether the write is a server-side apply.
+    pub applies: bool,
 }
 
 /// What becomes of fields that the kind does not have: they are dropped in any case.
@@ -59,7 +65,13 @@ impl Options {
         // As the real server: the program's name out of the user agent.
         let agent = request.user_agent.split('/').next().unwrap_or_default();
         let manager = request.query.get("fieldManager").unwrap_or(agent).to_owned();
-        Ok(Self { dry_run, manager, validation, force: request.query.is_on("force") })
+        Ok(Self {
+            dry_run,
+            manager,
+            validation,
+            force: request.query.is_on("force"),
+            applies: false,
+        })
     }
 }
 
@@ -92,16 +104,63 @@ pub fn update(cluster: &Cluster, request: &Request, target: &Target) -> Result<A
 /// Changes the object at the path as the body says.
 pub fn patch(cluster: &Cluster, request: &Request, target: &Target) -> Result<Answer, ApiError> {
     let options = Options::of(request)?;
-    let patch = patch::Patch::parse(&request.content_type, &request.body)?;
+    let patch = Patch::parse(&request.content_type, &request.body)?;
     let mut store = cluster.store.lock();
     let key = read::key(target)?;
-    let Some(old) = store.get(&key) else {
+    let old = store.get(&key);
+    if let Patch::Apply(wanted) = patch {
+        return apply(cluster, &mut store, request, target, old, wanted, options);
+    }
+    let Some(old) = old else {
         return Err(ApiError::not_found(about(&target.resource, &key.name)));
     };
     let shown = present(&target.resource, &old);
     let new = patch.apply(&target.resource, &shown)?;
     let new = replace(cluster, &mut store, target, &old, new, &options)?;
     Ok(Answer::ok(&read::shown(&target.resource, &new, request)?))
+}
+
+/// Server-side apply: creates what is not there.
+fn apply(
+    cluster: &Cluster,
+    store: &mut Locked<'_>,
+    request: &Request,
+    target: &Target,
+    old: Option<Object>,
+    mut wanted: Value,
+    mut options: Options,
+) -> Result<Answer, ApiError> {
+    let resource = &*target.resource;
+    options.applies = true;
+    if request.query.get("fieldManager").is_none() {
+        let cause = Cause::required("fieldManager", "is required for apply patch");
+        let kind = About { group: "meta.k8s.io", resource: "PatchOptions", name: "" };
+        return Err(ApiError::invalid(kind, &[cause]));
+    }
+    admit::identify(resource, target, &mut wanted)?;
+    if !wanted["metadata"]["managedFields"].is_null() {
+        return Err(ApiError::bad_request("metadata.managedFields must be nil"));
+    }
+    if let Some(old) = old {
+        let new = replace(cluster, store, target, &old, wanted, &options)?;
+        return Ok(Answer::ok(&read::shown(resource, &new, request)?));
+    }
+    if target.subresource.is_some() {
+        let name = target.name.as_deref().unwrap_or_default();
+        return Err(ApiError::not_found(about(resource, name)));
+    }
+    let new = insert(cluster, store, target, wanted, &options)?;
+    Ok(Answer::with(StatusCode::CREATED, &read::shown(resource, &new, request)?))
+}
+
+/// Who writes, and in which role.
+fn who(target: &Target, options: &Options) -> Who {
+    Who {
+        name: options.manager.clone(),
+        applies: options.applies,
+        api_version: target.resource.api_version(),
+        subresource: target.subresource.clone().unwrap_or_default(),
+    }
 }
 
 /// Stores a new object.
@@ -136,6 +195,8 @@ pub fn insert(
     {
         fields.remove("status");
     }
+    meta::remove(&mut object, "managedFields");
+    let wanted = object.clone();
     let mut object = stored(resource, object);
     let name = meta::text(&object, "name").to_owned();
     let key = meta::key(resource, target.namespace.as_deref(), &name);
@@ -144,6 +205,8 @@ pub fn insert(
         return Err(ApiError::already_exists(about(resource, &name)));
     }
     admit::content(store, resource, &mut object, None, options)?;
+    let owned = if options.applies { &wanted } else { &object };
+    apply::created(&Types::of(resource), &who(target, options), owned).write(&mut object);
     if options.dry_run {
         return Ok(object.into());
     }
@@ -166,6 +229,16 @@ pub fn replace(
     let key = read::key(target)?;
     check_versions(resource, &key, old, &new)?;
     let mut new = stored(resource, new);
+    // No managers at all is a wish to begin anew; otherwise nobody writes them but the server.
+    let is_reset = new["metadata"]["managedFields"] == serde_json::json!([{}]);
+    let mut applied = None;
+    if options.applies {
+        restrict(target, &mut new);
+        let done =
+            apply::apply(&Types::of(resource), &who(target, options), old, &new, options.force)?;
+        new = done.object;
+        applied = Some(done.managed);
+    }
     for field in [
         "uid",
         "resourceVersion",
@@ -185,6 +258,10 @@ pub fn replace(
         _ => {}
     }
     admit::content(store, resource, &mut new, Some(old), options)?;
+    meta::keep(&mut new, old, "managedFields");
+    let managed = applied
+        .unwrap_or_else(|| apply::written(&Types::of(resource), &who(target, options), old, &new));
+    if is_reset { Managed::default() } else { managed }.write(&mut new);
     if has_grown(resource, old, &new) {
         let generation = old["metadata"]["generation"].as_u64().unwrap_or(0) + 1;
         new["metadata"]["generation"] = generation.into();
@@ -221,11 +298,28 @@ fn check_versions(
     Ok(())
 }
 
+/// Leaves of an applied object what can be written at its path: status, or everything else.
+fn restrict(target: &Target, wanted: &mut Value) {
+    if !target.resource.status {
+        return;
+    }
+    let of_status = target.subresource.as_deref() == Some("status");
+    if let Some(fields) = wanted.as_object_mut() {
+        fields.retain(|name, _| match name.as_str() {
+            "apiVersion" | "kind" | "metadata" => true,
+            "status" => of_status,
+            _ => !of_status,
+        });
+    }
+    if of_status && let Some(metadata) = wanted["metadata"].as_object_mut() {
+        metadata.retain(|name, _| matches!(name.as_str(), "name" | "namespace"));
+    }
+}
+
 /// The old object with a new status: nothing else can be changed there.
 fn with_status_of(old: &Value, new: &Value) -> Value {
     let mut object = old.clone();
     meta::keep_top(&mut object, new, "status");
-    meta::keep(&mut object, new, "managedFields");
     object
 }
 

@@ -12,10 +12,39 @@ pub fn document(document: &Value) -> Vec<u8> {
         info.text(1, &document["info"]["title"]);
         info.text(2, &document["info"]["version"]);
     });
-    // Paths: none, but the field has to be there.
-    message.nested(8, |_| {});
+    message.nested(8, |paths| {
+        for (name, item) in document["paths"].as_object().into_iter().flatten() {
+            paths.nested(2, |entry| {
+                entry.bytes(1, name.as_bytes());
+                entry.nested(2, |methods| {
+                    methods.nested(8, |patch| operation(patch, &item["patch"]));
+                });
+            });
+        }
+    });
     message.nested(9, |definitions| named(definitions, 1, &document["definitions"]));
     message.0
+}
+
+/// An `Operation`, with parameters of the query alone.
+fn operation(message: &mut Message, operation: &Value) {
+    for parameter in operation["parameters"].as_array().into_iter().flatten() {
+        // ParametersItem, Parameter, NonBodyParameter, QueryParameterSubSchema.
+        message.nested(8, |item| {
+            item.nested(1, |any| {
+                any.nested(2, |non_body| {
+                    non_body.nested(3, |query| {
+                        query.text(2, &parameter["in"]);
+                        query.text(4, &parameter["name"]);
+                    });
+                });
+            });
+        });
+    }
+    message.nested(9, |_| {});
+    if let Some(fields) = operation.as_object() {
+        extensions(message, fields, 13);
+    }
 }
 
 /// Repeated `NamedSchema`.
@@ -51,13 +80,13 @@ fn schema(message: &mut Message, schema_of: &Value) {
     if get("properties").is_object() {
         message.nested(25, |item| named(item, 1, get("properties")));
     }
-    extensions(message, fields);
+    extensions(message, fields, 31);
 }
 
 /// `x-...`: values as YAML, of which JSON is a part.
-fn extensions(message: &mut Message, fields: &Map<String, Value>) {
+fn extensions(message: &mut Message, fields: &Map<String, Value>, field: u64) {
     for (name, value) in fields.iter().filter(|(name, _)| name.starts_with("x-")) {
-        message.nested(31, |extension| {
+        message.nested(field, |extension| {
             extension.bytes(1, name.as_bytes());
             extension.nested(2, |any| any.bytes(2, value.to_string().as_bytes()));
         });

@@ -1,5 +1,8 @@
 //! Clients that know nothing of this server, at work against it.
 
+mod access;
+mod apply;
 mod cluster;
+mod custom;
 mod kubectl;
 mod reflectors;
