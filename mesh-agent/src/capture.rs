@@ -30,6 +30,7 @@ pub mod enroll;
 pub mod listeners;
 pub mod netns;
 pub mod preflight;
+pub mod procfs;
 pub mod routing;
 pub mod sockets;
 

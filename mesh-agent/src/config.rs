@@ -8,6 +8,8 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use mesh_common::ports;
 
+use crate::departure::DaemonSet;
+
 /// The node agent of nodemesh.
 #[derive(Clone, Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -67,6 +69,10 @@ pub struct Config {
     /// File with the output of `mesh-controller token <node>`
     #[arg(long, value_name = "FILE")]
     pub join_token_file: PathBuf,
+    /// DaemonSet that this agent is of: when that is deleted, or its namespace, the agent lets pods
+    /// out of the mesh and cleans up before it ends
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub daemon_set: Option<DaemonSet>,
     /// cgroup v2 directory whose processes are captured [default: the root of the cgroup v2 mount]
     #[arg(long, value_name = "DIR")]
     pub cgroup: Option<PathBuf>,
@@ -170,5 +176,17 @@ mod tests {
         let error = Cli::try_parse_from(&RUN[..7]).expect_err("no token");
         assert_eq!(error.kind(), ErrorKind::MissingRequiredArgument);
         assert!(error.to_string().contains("--join-token-file"), "{error}");
+    }
+
+    #[test]
+    fn the_manifest_knows_these_flags() {
+        let manifest = include_str!("../../deploy/base/agent.yaml");
+        let flags = manifest.lines().filter_map(|line| line.trim().strip_prefix("- --"));
+        let flags = flags.map(|flag| format!("--{}", flag.replace("$(NODE_NAME)", "node-1")));
+        let cli = Cli::try_parse_from(std::iter::once("mesh-agent".to_owned()).chain(flags));
+        let config = cli.expect("flags that exist").run.expect("a configuration");
+        assert_eq!(config.paths.node, "node-1");
+        let set = format!("{}/{}", mesh_common::SYSTEM_NAMESPACE, mesh_common::names::AGENT);
+        assert_eq!(config.daemon_set, Some(set.parse().expect("a name")));
     }
 }

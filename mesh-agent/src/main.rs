@@ -1,6 +1,6 @@
 //! The daemon: puts the rooms of the agent together and waits for the signal to end.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{os::unix::process::CommandExt, process::ExitCode, sync::Arc};
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
@@ -14,6 +14,7 @@ use mesh_agent::{
         kernel::{Kernel, Told},
         persist, unserved,
     },
+    departure::{ApiServer, Departure},
     identity::{Certificates, Store, renewal},
     observe::{Observer, kernel::KernelFlows, metrics::Metrics},
     proxy::{Dependencies, Proxy, ProxyConfig},
@@ -82,7 +83,22 @@ fn run(config: Config) -> anyhow::Result<()> {
     raise_descriptor_limit();
     // Connections are carried by the proxy's own threads; everything else is little work.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(config))
+    let paths = config.paths.clone();
+    if runtime.block_on(serve(config))? {
+        tracing::info!("ends for good: pods are let out of the mesh, nothing stays on this node");
+        return Err(become_cleanup(&paths)).context("cannot start the cleanup");
+    }
+    tracing::info!("ends; what is captured stays captured, and refuses until an agent is back");
+    Ok(())
+}
+
+/// Cleans up in this process's place: whatever holds on to hooks and pods ends with what runs now.
+fn become_cleanup(paths: &Paths) -> std::io::Error {
+    let mut cleanup = std::process::Command::new("/proc/self/exe");
+    cleanup.args(["cleanup", "--node", &paths.node]);
+    cleanup.arg("--bpffs").arg(&paths.bpffs).arg("--state-dir").arg(&paths.state_dir);
+    cleanup.args(["--pod-netns", &paths.pod_netns]).arg("--admin-socket").arg(paths.admin_socket());
+    cleanup.exec()
 }
 
 /// Every connection takes two descriptors at most, and the usual soft limit is 1,024: it is for
@@ -95,7 +111,8 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+/// Serves until it is told to end; whether that is for good.
+async fn serve(config: Config) -> anyhow::Result<bool> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let node: Arc<str> = config.paths.node.as_str().into();
@@ -178,12 +195,18 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         renewal::keep(certificates, handles.authority, reports.wanted, handles.reconnected);
     tokio::spawn(renewal);
 
+    let departure = match config.daemon_set {
+        Some(set) => Some(Departure::new(ApiServer::of_pod()?, set).await),
+        None => None,
+    };
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    tracing::info!("ends; what is captured stays captured, and refuses until an agent is back");
-    Ok(())
+    Ok(match departure {
+        Some(departure) => departure.is_for_good().await,
+        None => false,
+    })
 }
 
 fn capture_config(config: &Config) -> CaptureConfig {

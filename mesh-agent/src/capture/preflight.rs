@@ -12,7 +12,7 @@ use rustix::{
     mount::{MountFlags, mount},
 };
 
-use super::CaptureConfig;
+use super::{CaptureConfig, procfs};
 
 /// The oldest kernel that capture works on: Debian 12's, a long-term kernel. Its newest piece,
 /// errors of our choice from connect() (`bpf_set_retval`), came with 5.18.
@@ -127,6 +127,10 @@ pub fn check(config: &CaptureConfig) -> Result<PathBuf, PreflightError> {
     // Mounting is pointless, and perhaps not wanted, where capture cannot start anyway.
     if missing.is_empty() {
         missing.extend(mount_bpffs(&config.bpffs).err());
+        // Settings that are as they should be need no writing: what fails here may not matter.
+        if let Err(error) = procfs::make_writable() {
+            tracing::warn!(%error, "/proc/sys is read-only, and cannot be mounted otherwise");
+        }
     }
     match cgroup {
         Some(cgroup) if missing.is_empty() => Ok(cgroup),
@@ -268,6 +272,18 @@ mod tests {
         assert!(is_node_name("ip-10-0-0-1.example.org"));
         for name in ["", "..", ".x", "a/b", "a_b", "A"] {
             assert!(!is_node_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_manifest_gives_every_capability_with_its_reason() {
+        let manifest = include_str!("../../../deploy/base/agent.yaml");
+        for (_, name, reason) in CAPABILITIES {
+            let short = name.strip_prefix("CAP_").expect("a capability");
+            let line = manifest.lines().position(|line| line.trim() == format!("- {short}"));
+            let line = line.unwrap_or_else(|| panic!("{name}, {reason}, is not in the manifest"));
+            let above = manifest.lines().nth(line - 1).unwrap_or_default();
+            assert!(above.trim().starts_with("# "), "{name} without a reason");
         }
     }
 }
