@@ -13,16 +13,31 @@ use crate::{
     object::{Kind, Labels, Pod, Policy},
 };
 
-/// The policies by the namespace that they are for.
+/// The policies by the namespace that they are for, filed under what they select by, so that a pod
+/// is not compared with each of thousands.
 pub(super) struct Attachments<'o> {
-    by_namespace: BTreeMap<&'o str, Vec<&'o Policy>>,
+    by_namespace: BTreeMap<&'o str, Selected<'o>>,
+}
+
+#[derive(Default)]
+struct Selected<'o> {
+    /// Those that select every pod.
+    all: Vec<&'o Policy>,
+    /// The others, by one of the labels that a pod must have.
+    by_label: BTreeMap<(&'o str, &'o str), Vec<&'o Policy>>,
 }
 
 impl<'o> Attachments<'o> {
     pub fn new(index: &Index<'o>) -> Self {
-        let mut by_namespace: BTreeMap<&str, Vec<&Policy>> = BTreeMap::new();
+        let mut by_namespace: BTreeMap<&str, Selected<'_>> = BTreeMap::new();
         for policy in index.policies.values().copied() {
-            by_namespace.entry(&policy.compiled.name.namespace).or_default().push(policy);
+            let selected = by_namespace.entry(&policy.compiled.name.namespace).or_default();
+            match policy.match_labels.first_key_value() {
+                None => selected.all.push(policy),
+                Some((key, value)) => {
+                    selected.by_label.entry((key, value)).or_default().push(policy);
+                }
+            }
         }
         Self { by_namespace }
     }
@@ -34,10 +49,18 @@ impl<'o> Attachments<'o> {
             let service = policy.compiled.service.as_ref();
             service.is_none_or(|service| memberships.iter().any(|it| it.service == *service))
         };
-        let mut names: Vec<NamespacedName> = [&*pod.name.namespace, SYSTEM_NAMESPACE]
+        let candidates = |selected: &'_ Selected<'o>| {
+            let labels = pod.labels.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+            let by_label = labels.filter_map(|label| selected.by_label.get(&label)).flatten();
+            selected.all.iter().chain(by_label).copied().collect::<Vec<_>>()
+        };
+        let candidates: Vec<&Policy> = [&*pod.name.namespace, SYSTEM_NAMESPACE]
             .into_iter()
             .filter_map(|namespace| self.by_namespace.get(namespace))
-            .flatten()
+            .flat_map(candidates)
+            .collect();
+        let mut names: Vec<NamespacedName> = candidates
+            .iter()
             .filter(|policy| selects(&policy.match_labels, &pod.labels))
             .filter(is_behind)
             .map(|policy| policy.compiled.name.clone())

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mesh_common::model::{NamespacedName, Resource, Workload};
+use mesh_common::model::{NamespacedName, Resource};
 use serde::Serialize;
 
 use super::{Compiled, ProblemCode};
@@ -46,6 +46,7 @@ impl ObjectStatus {
 /// The status of every object of ours and of every pod that cannot be in the mesh, by kind and
 /// name.
 pub fn statuses(objects: &Objects, compiled: &Compiled) -> Vec<ObjectStatus> {
+    let effects = Effects::of(compiled);
     let mut statuses = BTreeMap::new();
     for (key, (object, _)) in &objects.in_use {
         let generation = match &**object {
@@ -54,15 +55,14 @@ pub fn statuses(objects: &Objects, compiled: &Compiled) -> Vec<ObjectStatus> {
             Object::MeshConfig(it) => it.generation,
             _ => continue,
         };
-        let mut status = status(key, compiled);
+        let mut status = status(key, &effects);
         status.observed_generation = generation;
         statuses.insert(key.clone(), status);
     }
     for problem in &compiled.problems {
         if problem.code == ProblemCode::NotEnrolled {
-            let mut status = status(&problem.object, compiled);
+            let mut status = status(&problem.object, &effects);
             status.accepted = false;
-            status.workloads = 0;
             statuses.insert(problem.object.clone(), status);
         }
         if let Some(status) = statuses.get_mut(&problem.object) {
@@ -72,7 +72,7 @@ pub fn statuses(objects: &Objects, compiled: &Compiled) -> Vec<ObjectStatus> {
     }
     for refusal in &objects.refusals {
         let Some(key) = refusal.object.as_ref().filter(|key| key.kind.is_ours()) else { continue };
-        let status = statuses.entry(key.clone()).or_insert_with(|| status(key, compiled));
+        let status = statuses.entry(key.clone()).or_insert_with(|| status(key, &effects));
         status.accepted = false;
         status.reason = "Invalid";
         status.message = match &refusal.place {
@@ -86,16 +86,45 @@ pub fn statuses(objects: &Objects, compiled: &Compiled) -> Vec<ObjectStatus> {
     statuses.into_values().collect()
 }
 
-fn status(key: &ObjectKey, compiled: &Compiled) -> ObjectStatus {
-    let is_concerned = |workload: &&Workload| match key.kind {
-        Kind::AuthorizationPolicy => workload.authorization_policies.contains(&key.name),
-        Kind::PeerPolicy => workload.admission.peer_policy.as_ref() == Some(&key.name),
-        _ => true,
-    };
-    let workloads = compiled.resources.values().filter_map(|resource| match resource {
-        Resource::Workload(workload) if workload.enrolled => Some(workload),
-        _ => None,
-    });
+/// How many enrolled workloads each object is in effect for, counted in one pass.
+#[derive(Default)]
+struct Effects<'c> {
+    policies: BTreeMap<&'c NamespacedName, usize>,
+    peer_policies: BTreeMap<&'c NamespacedName, usize>,
+    all: usize,
+}
+
+impl<'c> Effects<'c> {
+    fn of(compiled: &'c Compiled) -> Self {
+        let mut effects = Self::default();
+        for resource in compiled.resources.values() {
+            let Resource::Workload(workload) = resource else { continue };
+            if !workload.enrolled {
+                continue;
+            }
+            effects.all += 1;
+            for policy in &workload.authorization_policies {
+                *effects.policies.entry(policy).or_default() += 1;
+            }
+            if let Some(policy) = &workload.admission.peer_policy {
+                *effects.peer_policies.entry(policy).or_default() += 1;
+            }
+        }
+        effects
+    }
+
+    fn workloads(&self, key: &ObjectKey) -> usize {
+        let counted = match key.kind {
+            Kind::AuthorizationPolicy => self.policies.get(&key.name),
+            Kind::PeerPolicy => self.peer_policies.get(&key.name),
+            Kind::MeshConfig => Some(&self.all),
+            _ => None,
+        };
+        counted.copied().unwrap_or_default()
+    }
+}
+
+fn status(key: &ObjectKey, effects: &Effects<'_>) -> ObjectStatus {
     ObjectStatus {
         kind: key.kind.name(),
         namespace: key.name.namespace.to_string(),
@@ -104,6 +133,6 @@ fn status(key: &ObjectKey, compiled: &Compiled) -> ObjectStatus {
         reason: "Accepted",
         message: String::new(),
         observed_generation: None,
-        workloads: workloads.filter(is_concerned).count(),
+        workloads: effects.workloads(key),
     }
 }

@@ -62,10 +62,15 @@ pub enum ApiError {
         message: String,
     },
     /// There is no such thing, or no such kind.
-    #[error("the API server has no {resource}; where it is a kind of nodemesh, apply its CRDs")]
+    #[error(
+        "the API server has no {resource} ({message}); apply nodemesh's manifests, which bring its \
+         namespace and the definitions of its kinds"
+    )]
     NotFound {
         /// What was asked for.
         resource: String,
+        /// What the server says.
+        message: String,
     },
     /// The version asked for is forgotten.
     #[error("the API server has forgotten that version of {resource}")]
@@ -121,7 +126,7 @@ impl ApiError {
         match status.code {
             401 => Self::Unauthorized { verb, resource, message },
             403 => Self::Forbidden { verb, resource, message },
-            404 => Self::NotFound { resource },
+            404 => Self::NotFound { resource, message },
             409 => Self::Conflict { resource },
             410 => Self::Gone { resource },
             code => {
