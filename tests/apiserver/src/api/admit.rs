@@ -35,6 +35,7 @@ pub fn identify(resource: &Resource, target: &Target, object: &mut Value) -> Res
             resource.kind
         )));
     }
+    check_shape(object)?;
     if object["metadata"].is_null() {
         object["metadata"] = json!({});
     }
@@ -59,6 +60,27 @@ pub fn identify(resource: &Resource, target: &Target, object: &mut Value) -> Res
             return Err(ApiError::bad_request(format!(
                 "the name of the object ({name}) does not match the name on the URL ({expected})"
             )));
+        }
+    }
+    Ok(())
+}
+
+/// What everything else here takes for an object has to be one.
+fn check_shape(object: &Value) -> Result<(), ApiError> {
+    for path in [
+        "/metadata",
+        "/metadata/labels",
+        "/metadata/annotations",
+        "/spec",
+        "/spec/template",
+        "/spec/template/spec",
+        "/status",
+        "/data",
+        "/stringData",
+    ] {
+        if object.pointer(path).is_some_and(|value| !value.is_object() && !value.is_null()) {
+            let field = path.trim_start_matches('/').replace('/', ".");
+            return Err(ApiError::bad_request(format!("{field} has to be an object")));
         }
     }
     Ok(())

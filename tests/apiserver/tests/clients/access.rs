@@ -58,7 +58,8 @@ fn roles_decide_and_errors_name_verb_and_resource() -> Result<()> {
     Ok(())
 }
 
-async fn client(path: std::path::PathBuf) -> Result<Client> {
+/// A client with the credentials of a kubeconfig.
+pub async fn client(path: std::path::PathBuf) -> Result<Client> {
     let config = Kubeconfig::read_from(path)?;
     let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
     Ok(Client::try_from(config)?)

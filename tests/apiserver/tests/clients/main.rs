@@ -5,4 +5,5 @@ mod apply;
 mod cluster;
 mod custom;
 mod kubectl;
+mod objects;
 mod reflectors;

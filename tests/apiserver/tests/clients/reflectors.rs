@@ -2,15 +2,17 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use crate::cluster::{Cluster, DEADLINE};
+use crate::{
+    access,
+    cluster::{Cluster, DEADLINE},
+};
 
 use anyhow::{Context, Result};
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{
-    Api, Client, Config,
+    Api, Client,
     api::{DeleteParams, ListParams, PostParams},
-    config::{KubeConfigOptions, Kubeconfig},
     runtime::{
         WatchStreamExt,
         reflector::{self, Store},
@@ -21,9 +23,7 @@ use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 async fn client(cluster: &Cluster) -> Result<Client> {
-    let config = Kubeconfig::read_from(cluster.server.kubeconfig())?;
-    let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
-    Ok(Client::try_from(config)?)
+    access::client(cluster.server.kubeconfig()).await
 }
 
 fn map(name: &str) -> Result<ConfigMap> {
