@@ -3,6 +3,13 @@
 //!
 //! It is here so that the controller and the command line tool run against it as they are, and it
 //! is kept honest by Debian's kubectl and by kube-rs, which do too.
+//!
+//! What a real server does and this one does not: HTTP/2 and bodies in protobuf (which newer kubectl
+//! sends for `create namespace` and its like); schemas of built-in kinds, whose unknown or mistyped
+//! fields are stored as they come; warnings in answers; `/openapi/v3`; webhooks, which are stored and
+//! never called; conversion between versions of custom resources beyond `apiVersion`; CEL functions
+//! for URLs, addresses and semantic versions. Beside the garbage collector, the end of namespaces
+//! and the furniture of new ones, no controller runs: a Deployment makes no pods.
 
 mod accept;
 mod admin;

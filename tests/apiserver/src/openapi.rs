@@ -64,7 +64,8 @@ fn patch(resource: &Resource) -> Value {
     })
 }
 
-/// Only the name of the kind: any content is let through to the server, which checks it.
+/// Only the name of the kind: kubectl lets any content through, and the server checks it as far as
+/// it does.
 fn definition(resource: &Resource) -> Value {
     json!({
         "type": "object",

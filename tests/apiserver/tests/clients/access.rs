@@ -3,11 +3,11 @@
 use anyhow::{Context, Result};
 use k8s_openapi::api::{
     authentication::v1::{TokenRequest, TokenReview},
-    core::v1::{ConfigMap, Node, ServiceAccount},
+    core::v1::{ConfigMap, Node, Pod, ServiceAccount},
 };
 use kube::{
     Api, Client, Config,
-    api::{ListParams, PostParams},
+    api::{DeleteParams, ListParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
 use mesh_apiserver::{Failure, Settings};
@@ -87,6 +87,37 @@ async fn a_token_is_good_for_its_audience() -> Result<()> {
         let expected = good.then(|| "system:serviceaccount:default:default".to_owned());
         assert_eq!(name, expected);
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_token_ends_with_its_pod() -> Result<()> {
+    let cluster = with_rbac()?;
+    let client = client(cluster.server.kubeconfig()).await?;
+    cluster.server.add(json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "agent" },
+        "spec": { "nodeName": "node-1", "containers": [{ "name": "c", "image": "i" }] },
+    }))?;
+    let accounts: Api<ServiceAccount> = Api::default_namespaced(client.clone());
+    let request: TokenRequest = serde_json::from_value(json!({ "spec": {
+        "audiences": ["nodemesh"],
+        "boundObjectRef": { "apiVersion": "v1", "kind": "Pod", "name": "agent" },
+    } }))?;
+    let answer = accounts.create_token_request("default", &PostParams::default(), &request).await?;
+    let token = answer.status.context("it was signed")?.token;
+    let review: TokenReview = serde_json::from_value(json!({
+        "metadata": {}, "spec": { "token": token, "audiences": ["nodemesh"] },
+    }))?;
+    let reviews: Api<TokenReview> = Api::all(client.clone());
+    let status = reviews.create(&PostParams::default(), &review).await?.status;
+    let user = status.and_then(|status| status.user).context("it is good")?;
+    let extra = user.extra.context("it names its pod")?;
+    assert_eq!(extra["authentication.kubernetes.io/pod-name"], ["agent"]);
+    assert_eq!(extra["authentication.kubernetes.io/node-name"], ["node-1"]);
+    let pods: Api<Pod> = Api::default_namespaced(client);
+    pods.delete("agent", &DeleteParams::default()).await?;
+    let status = reviews.create(&PostParams::default(), &review).await?.status;
+    assert_eq!(status.context("it was reviewed")?.authenticated, Some(false));
     Ok(())
 }
 
