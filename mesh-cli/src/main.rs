@@ -9,10 +9,21 @@ use clap_complete::Shell;
 
 mod agents;
 mod authz;
+mod bug_report;
+mod check;
+mod checklist;
+mod cluster;
+mod describe;
 mod flows;
+mod install;
+mod manifests;
 mod output;
+mod picture;
+mod rollout;
 mod status;
+mod uninstall;
 mod validate;
+mod version;
 
 /// Looks into a nodemesh service mesh and checks its configuration.
 ///
@@ -34,6 +45,22 @@ enum Command {
     Authz(authz::Args),
     /// Check Kubernetes YAML offline, as the controller would read it
     Validate(validate::Args),
+    /// Put nodemesh into a cluster, or print what would be put there
+    Install(install::Args),
+    /// Bring what is installed in a cluster to this version
+    Upgrade(install::UpgradeArgs),
+    /// Take nodemesh out of a cluster, agents first
+    Uninstall(uninstall::Args),
+    /// Check a cluster: what an installation needs, or what it would break
+    Check(check::Args),
+    /// Show what the mesh makes of a pod or a Service
+    Describe(describe::Args),
+    /// Show the values in effect for a pod, and where each comes from
+    Config(describe::ConfigArgs),
+    /// Collect what somebody needs who was not there into one file
+    BugReport(bug_report::Args),
+    /// Show which version is where
+    Version(version::Args),
     /// Print a completion script for a shell
     Completion {
         /// Which shell
@@ -47,6 +74,14 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Authz(args) => authz::run(&args),
         Command::Validate(args) => validate::run(&args),
+        Command::Install(args) => install::run(&args),
+        Command::Upgrade(args) => install::upgrade(&args),
+        Command::Uninstall(args) => uninstall::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Describe(args) => describe::run(&args),
+        Command::Config(args) => describe::config(&args),
+        Command::BugReport(args) => bug_report::run(&args),
+        Command::Version(args) => version::run(&args),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "nodemesh", &mut io::stdout());
             Ok(ExitCode::SUCCESS)

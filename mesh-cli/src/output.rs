@@ -63,6 +63,11 @@ pub fn print(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
+/// Tells how far something has got. That nobody reads it any more is no reason to stop half-way.
+pub fn say(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
 /// `rows` in columns, each as wide as its widest cell, every line indented by `indent`.
 pub fn columns(indent: &str, rows: &[Vec<String>]) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or_default();

@@ -1,10 +1,16 @@
 //! `nodemesh status`: what each agent of this machine does, and what is wrong.
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::Path,
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use mesh_common::api::v1;
+use tokio::runtime::Runtime;
 
 use crate::{
     agents::{self, PATIENCE, Sockets},
@@ -14,6 +20,9 @@ use crate::{
 mod json;
 mod table;
 
+/// How often agents are asked with --wait.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// Shows what the agents of this machine do, and what is wrong.
 ///
 /// Exit status: 0 where all is well, 1 where an agent reports a problem or cannot be reached.
@@ -21,6 +30,12 @@ mod table;
 pub struct Args {
     #[command(flatten)]
     sockets: Sockets,
+    /// Wait until every agent answers and has no problem
+    #[arg(long)]
+    wait: bool,
+    /// Seconds to wait at most
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, requires = "wait")]
+    timeout: u64,
     /// For people, or one JSON object a line and agent
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     output: Format,
@@ -40,23 +55,44 @@ enum Format {
 /// # Errors
 /// Where no agent is found, or nobody reads what is printed.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let sockets = args.sockets.find()?;
     let runtime = agents::runtime().context("cannot start")?;
+    let patience = Duration::from_secs(if args.wait { args.timeout } else { 0 });
+    let start = Instant::now();
+    let seen = loop {
+        let seen = look(args, &runtime);
+        let is_good = seen.as_ref().is_ok_and(|seen| seen.is_good);
+        if is_good || start.elapsed() >= patience {
+            break seen?;
+        }
+        thread::sleep(LOOK);
+    };
+    for problem in &seen.unreached {
+        eprintln!("nodemesh: {problem}");
+    }
+    output::print(&seen.text)?;
+    Ok(if seen.is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What the agents said at one time.
+struct Seen {
+    is_good: bool,
+    text: String,
+    unreached: Vec<String>,
+}
+
+fn look(args: &Args, runtime: &Runtime) -> anyhow::Result<Seen> {
     let palette = Palette::detect();
-    let mut code = ExitCode::SUCCESS;
-    let mut text = Vec::new();
-    for socket in sockets {
+    let mut is_good = true;
+    let (mut text, mut unreached) = (Vec::new(), Vec::new());
+    for socket in args.sockets.find()? {
         let status = match runtime.block_on(ask(&socket)) {
             Ok(status) => status,
             Err(error) => {
-                eprintln!("nodemesh: {error:#}");
-                code = ExitCode::FAILURE;
+                unreached.push(format!("{error:#}"));
                 continue;
             }
         };
-        if !status.problems.is_empty() {
-            code = ExitCode::FAILURE;
-        }
+        is_good &= status.problems.is_empty();
         text.push(match args.output {
             Format::Table => table::section(&status, palette),
             Format::Json => json::line(&status)? + "\n",
@@ -66,8 +102,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Format::Table => "\n",
         Format::Json => "",
     };
-    output::print(&text.join(between))?;
-    Ok(code)
+    Ok(Seen { is_good: is_good && unreached.is_empty(), text: text.join(between), unreached })
 }
 
 async fn ask(socket: &Path) -> anyhow::Result<v1::NodeStatus> {

@@ -209,3 +209,20 @@ fn lifetime(text: &str) -> Result<Duration, String> {
         _ => Ok(lifetime),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manifest_knows_these_flags() {
+        let manifest = include_str!("../../deploy/base/controller.yaml");
+        let flags = manifest.lines().map(str::trim).filter_map(|line| line.strip_prefix("- "));
+        let flags = flags.filter(|it| *it == "serve" || it.starts_with("--"));
+        let cli = Cli::try_parse_from(std::iter::once("mesh-controller").chain(flags));
+        match cli.expect("flags that exist").command {
+            Command::Serve(serve) => assert!(serve.kubernetes),
+            Command::Token(_) => panic!("the manifest serves"),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! `nodemesh check`: whether a cluster can take nodemesh, and whether what is there would stand it.
+
+use std::process::ExitCode;
+
+use crate::{agents, checklist::Checklist, cluster::ClusterArgs, output, output::Palette};
+
+mod breakage;
+mod mesh;
+mod network_policy;
+mod nodes;
+mod others;
+mod rights;
+
+/// Checks a cluster: before an installation with --pre, else the installation and what in the
+/// cluster would break by it.
+///
+/// Exit status: 0 where nothing is wrong, 1 where something is, 2 for wrong usage.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// Check what an installation needs: nodes, rights, other meshes
+    #[arg(long)]
+    pre: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Where the cluster is not known or gives no answer that can be used.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let list = agents::runtime()?.block_on(checks(args))?;
+    output::print(&list.text(Palette::detect()))?;
+    Ok(if list.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn checks(args: &Args) -> anyhow::Result<Checklist> {
+    let cluster = args.cluster.connect().await?;
+    let mut list = Checklist::default();
+    list.section("API server");
+    let version = match cluster.get("/version").await {
+        Ok(version) => version.unwrap_or_default(),
+        Err(error) => {
+            list.bad(format!("{error:#}"), "nothing else can be checked without it");
+            return Ok(list);
+        }
+    };
+    list.good(format!("answers: {}", version["gitVersion"].as_str().unwrap_or("?")));
+    if args.pre {
+        rights::check(&cluster, &mut list).await?;
+        nodes::check(&cluster, &mut list).await?;
+        others::check(&cluster, &mut list).await?;
+    } else {
+        mesh::check(&cluster, &mut list).await?;
+        nodes::check(&cluster, &mut list).await?;
+        breakage::check(&cluster, &mut list).await?;
+    }
+    Ok(list)
+}

@@ -1,0 +1,243 @@
+//! `nodemesh` against an API server: the program as it is, over TLS.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    process::{Command, Output, Stdio},
+};
+
+use mesh_apiserver::{ApiServer, Settings};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// An API server and a folder of its own.
+struct Cluster {
+    server: ApiServer,
+    folder: TempDir,
+}
+
+impl Cluster {
+    fn start() -> Self {
+        Self::start_with(Settings::default())
+    }
+
+    fn start_with(settings: Settings) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let server = ApiServer::start(listen, folder.path(), settings);
+        Self { server: server.expect("an API server"), folder }
+    }
+
+    /// As if the manifests had been applied.
+    fn installed() -> Self {
+        let cluster = Self::start();
+        for object in manifests() {
+            cluster.server.add(object).expect("a manifest");
+        }
+        cluster
+    }
+
+    fn agent(&self, name: &str, image: &str) {
+        let pod = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": name,
+                "namespace": "nodemesh-system",
+                "labels": { "app.kubernetes.io/name": "mesh-agent" },
+            },
+            "spec": {
+                "nodeName": "node-1",
+                "containers": [{ "name": "agent", "image": image }],
+            },
+        });
+        self.server.add(pod).expect("a pod");
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ended {
+        let output = nodemesh(arguments).env("KUBECONFIG", self.server.kubeconfig()).output();
+        Ended::from(output.expect("nodemesh runs"))
+    }
+}
+
+/// What a run said.
+#[derive(Debug)]
+struct Ended {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+}
+
+fn nodemesh(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nodemesh"));
+    command.args(arguments);
+    command
+}
+
+fn manifests() -> Vec<Value> {
+    let output = nodemesh(&["install", "--dry-run"]).output().expect("nodemesh runs");
+    serde_saphyr::from_multiple(&Ended::from(output).out).expect("YAML")
+}
+
+#[test]
+fn install_applies_everything_and_does_so_again() {
+    let cluster = Cluster::start();
+    let ended = cluster.run(&["install", "--no-wait"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.out.contains("applied DaemonSet nodemesh-system/mesh-agent\n"), "{ended:?}");
+    assert_eq!(ended.out.lines().count(), manifests().len(), "{ended:?}");
+
+    // Waits until the definition of MeshConfig is served.
+    let again = cluster.run(&["install", "--no-wait", "--profile", "secure"]);
+    assert_eq!(again.code, Some(0), "{again:?}");
+    assert!(again.out.ends_with("applied MeshConfig default\n"), "{again:?}");
+
+    let upgrade = cluster.run(&["upgrade", "--no-wait", "--image", "registry.example/mesh:9"]);
+    assert_eq!(upgrade.code, Some(0), "{upgrade:?}");
+    let first = format!("from nodemesh:{} to registry.example/mesh:9\n", env!("CARGO_PKG_VERSION"));
+    assert!(upgrade.out.starts_with(&first), "{upgrade:?}");
+
+    let kept = cluster.run(&["uninstall"]);
+    assert_eq!(kept.code, Some(0), "{kept:?}");
+    let definition = "kept    CustomResourceDefinition meshconfigs.nodemesh.dev: 1 there";
+    assert!(kept.out.contains(definition), "{kept:?}");
+}
+
+#[test]
+fn install_says_what_it_waits_for_in_vain() {
+    let ended = Cluster::start().run(&["install", "--timeout", "1"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.err.contains("controller: 0 of 2 ready"), "{ended:?}");
+}
+
+#[test]
+fn check_before_an_installation_names_missing_rights_and_old_kernels() {
+    let cluster = Cluster::start_with(Settings { rbac: true, ..Settings::default() });
+    let node = json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": { "name": "old" },
+        "status": { "nodeInfo": { "kernelVersion": "5.15.0", "operatingSystem": "linux" } },
+    });
+    let reader = [
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": { "name": "reader" },
+            "rules": [
+                { "apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list"] },
+                { "nonResourceURLs": ["*"], "verbs": ["get"] },
+                {
+                    "apiGroups": ["authorization.k8s.io"],
+                    "resources": ["selfsubjectaccessreviews"],
+                    "verbs": ["create"],
+                },
+            ],
+        }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": { "name": "reader" },
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "reader",
+            },
+            "subjects": [
+                { "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "reader" },
+            ],
+        }),
+    ];
+    for object in reader.into_iter().chain([node]) {
+        cluster.server.add(object).expect("an object");
+    }
+    let admin = cluster.run(&["check", "--pre"]);
+    assert!(admin.out.contains("✓ to create and change all"), "{admin:?}");
+    assert!(admin.out.contains("✗ old: Linux 5.15.0, too old"), "{admin:?}");
+
+    let kubeconfig = cluster.server.kubeconfig_of("reader", &[]).expect("a kubeconfig");
+    let reader = cluster.run(&["check", "--pre", "--kubeconfig", &kubeconfig.to_string_lossy()]);
+    assert_eq!(reader.code, Some(1), "{reader:?}");
+    let missing = "✗ you may not patch daemonsets.apps in nodemesh-system";
+    assert!(reader.out.contains(missing), "{reader:?}");
+}
+
+#[test]
+fn uninstall_begins_with_the_agents_and_leaves_nothing() {
+    let cluster = Cluster::installed();
+    let ended = cluster.run(&["uninstall", "--delete-policies", "--timeout", "20"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.out.starts_with("deleted DaemonSet nodemesh-system/mesh-agent\n"), "{ended:?}");
+    assert!(!ended.out.contains("absent"), "{ended:?}");
+
+    let again = cluster.run(&["uninstall", "--delete-policies"]);
+    assert_eq!(again.code, Some(0), "{again:?}");
+    assert!(!again.out.contains("deleted"), "something was left: {again:?}");
+}
+
+#[test]
+fn uninstall_goes_on_where_nobody_reads_what_it_says() {
+    let cluster = Cluster::installed();
+    let mut command = nodemesh(&["uninstall", "--delete-policies"]);
+    command.env("KUBECONFIG", cluster.server.kubeconfig()).stdout(Stdio::piped());
+    let mut uninstall = command.spawn().expect("nodemesh runs");
+    drop(uninstall.stdout.take());
+    assert_eq!(uninstall.wait().expect("it ends").code(), Some(0));
+    let again = cluster.run(&["uninstall", "--delete-policies"]);
+    assert!(!again.out.contains("deleted"), "something was left: {again:?}");
+}
+
+#[test]
+fn uninstall_names_the_node_whose_agent_does_not_end() {
+    let cluster = Cluster::installed();
+    cluster.agent("mesh-agent-x", "nodemesh:0.1.0");
+    let ended = cluster.run(&["uninstall", "--timeout", "1"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.err.contains("mesh-agent cleanup --node node-1"), "{ended:?}");
+}
+
+#[test]
+fn version_says_where_versions_differ() {
+    let cluster = Cluster::installed();
+    let own = env!("CARGO_PKG_VERSION");
+    cluster.agent("mesh-agent-x", &format!("nodemesh:{own}"));
+    assert_eq!(cluster.run(&["version"]).code, Some(0));
+    cluster.agent("mesh-agent-y", "registry.example/nodemesh:0.0.9");
+    let ended = cluster.run(&["version"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.out.contains("agents  0.0.9"), "{ended:?}");
+    assert!(ended.err.contains("nodemesh upgrade"), "{ended:?}");
+}
+
+#[test]
+fn check_names_what_is_not_there() {
+    let ended = Cluster::start().run(&["check"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.out.contains("✗ agents: not installed\n    nodemesh install"), "{ended:?}");
+}
+
+#[test]
+fn a_bug_report_has_the_objects_and_no_values_of_variables() {
+    let cluster = Cluster::installed();
+    let file = cluster.folder.path().join("report.json");
+    let ended = cluster.run(&["bug-report", "--output", &file.to_string_lossy()]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let report = std::fs::read_to_string(file).expect("a report");
+    let report: Value = serde_json::from_str(&report).expect("JSON");
+    let sets = &report["/apis/apps/v1/namespaces/nodemesh-system/daemonsets"];
+    let env = &sets[0]["spec"]["template"]["spec"]["containers"][0]["env"];
+    assert_eq!(env[1], json!({ "name": "NODEMESH_LOG", "value": "(removed)" }));
+}
+
+#[test]
+fn a_cluster_that_is_not_there_is_said_to_be_so() {
+    let cluster = Cluster::start();
+    cluster.server.stop_listening();
+    let ended = cluster.run(&["upgrade"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.err.contains("the API server is not reached"), "{ended:?}");
+}
