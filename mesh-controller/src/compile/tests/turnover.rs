@@ -209,6 +209,25 @@ fn an_address_that_is_given_anew_never_mixes_identities() {
 }
 
 #[test]
+fn an_address_is_that_of_the_pod_that_stays() {
+    let mut world = World::new();
+    let old =
+        json!({"/status/podIP": ADDRESS, "/metadata/creationTimestamp": "2026-01-01T00:00:00Z"});
+    let mut leaving = old.clone();
+    leaving["/metadata/deletionTimestamp"] = json!("2026-01-02T00:00:00Z");
+    let newer =
+        json!({"/status/podIP": ADDRESS, "/metadata/creationTimestamp": "2026-01-02T00:00:00Z"});
+    let names = |world: &World| -> Vec<String> {
+        world.known.values().map(|it| it.name.to_string()).collect()
+    };
+    world.hear(&News::Applied(Kind::Pod, cluster_pod("a", "u-old", "old", old)));
+    world.hear(&News::Applied(Kind::Pod, cluster_pod("b", "u-new", "new", newer)));
+    assert_eq!(names(&world), ["shop/a"], "whose it was");
+    world.hear(&News::Applied(Kind::Pod, cluster_pod("a", "u-old", "old", leaving)));
+    assert_eq!(names(&world), ["shop/b"], "its node gave the address anew");
+}
+
+#[test]
 fn a_pod_that_comes_back_under_its_name_is_captured_anew() {
     // The same name and address: memberships of the new pod cannot be told from the old one's by a
     // slice that names the pod, so both Services are the same here.
