@@ -166,6 +166,22 @@ fn a_watch_ends_with_a_bookmark() -> Result<()> {
 }
 
 #[test]
+fn a_cut_in_an_event_leaves_half_a_line() -> Result<()> {
+    let cluster = Cluster::start()?;
+    let kubectl = cluster.kubectl();
+    let mut watch =
+        kubectl.start(&["get", "--raw", "/api/v1/namespaces/default/configmaps?watch=1"])?;
+    serde_json::from_str::<Value>(&watch.line("what is there")?)?;
+    cluster.server.cut_watches_in_event();
+    cluster.server.add(json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "m" },
+    }))?;
+    let half = watch.line("half an event")?;
+    assert!(half.starts_with('{') && serde_json::from_str::<Value>(&half).is_err(), "{half}");
+    Ok(())
+}
+
+#[test]
 fn what_is_no_object_is_refused_and_harms_nobody() -> Result<()> {
     let cluster = Cluster::start()?;
     let kubectl = cluster.kubectl();
