@@ -8,6 +8,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response};
 
+mod enroll;
 pub mod http;
 pub mod socket;
 
@@ -16,9 +17,10 @@ use crate::{
     observe::{
         Observer,
         flow::{Flow, FlowFilter},
+        unmeshed::UnmeshedTable,
     },
     snapshot::Snapshot,
-    status::Status,
+    status::{PodState, Status},
 };
 
 /// Flows that may wait for one reader before the broadcast is left unread.
@@ -37,17 +39,29 @@ pub struct Admin {
     pub certificates: Arc<Certificates>,
     /// What happened.
     pub observer: Arc<Observer>,
+    /// What is open since before the mesh.
+    pub unmeshed: Arc<UnmeshedTable>,
 }
 
 impl Admin {
+    /// Blocks: the kernel is asked about each pod that had connections from before.
     fn node_status(&self) -> v1::NodeStatus {
         let mut status = self.status.to_wire(&self.node, self.snapshot.len());
+        status.pods = self.status.pods().iter().map(|pod| self.pod_status(pod)).collect();
         let certificates = self.certificates.list();
         let alarming = certificates.iter().filter(|certificate| certificate.alarming);
         status.problems.extend(alarming.map(alarm));
         let held = certificates.iter().filter(|certificate| certificate.not_after.is_some());
         status.certificates = held.map(certificate_status).collect();
         status
+    }
+
+    fn pod_status(&self, pod: &PodState) -> v1::PodStatus {
+        let unmeshed = self.unmeshed.count(&pod.uid).unwrap_or_else(|error| {
+            tracing::warn!(pod = %pod.name, %error, "cannot count connections from before");
+            0
+        });
+        v1::PodStatus { unmeshed: u32::try_from(unmeshed).unwrap_or(u32::MAX), ..pod.into() }
     }
 }
 
@@ -86,7 +100,19 @@ impl agent_server::Agent for Admin {
         &self,
         _request: Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::NodeStatus>, tonic::Status> {
-        Ok(Response::new(self.node_status()))
+        let admin = self.clone();
+        let answered = tokio::task::spawn_blocking(move || admin.node_status()).await;
+        answered.map(Response::new).map_err(|error| tonic::Status::internal(error.to_string()))
+    }
+
+    async fn enroll(
+        &self,
+        request: Request<v1::EnrollRequest>,
+    ) -> Result<Response<v1::EnrollResponse>, tonic::Status> {
+        let (admin, request) = (self.clone(), request.into_inner());
+        // The kernel is asked about each pod: others shall not wait for that.
+        let answered = tokio::task::spawn_blocking(move || enroll::answer(&admin, &request)).await;
+        answered.map(Response::new).map_err(|error| tonic::Status::internal(error.to_string()))
     }
 }
 

@@ -16,7 +16,7 @@ use mesh_agent::{
     },
     departure::{ApiServer, Departure},
     identity::{Certificates, Store, renewal},
-    observe::{Observer, kernel::KernelFlows, metrics::Metrics},
+    observe::{Observer, kernel::KernelFlows, metrics::Metrics, unmeshed::UnmeshedTable},
     proxy::{Dependencies, Proxy, ProxyConfig},
     snapshot::Snapshot,
     status::{Status, StatusCollector},
@@ -135,6 +135,7 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
         certificates: Arc::clone(&certificates),
     });
     let observer = Arc::new(Observer::new(config.remembered_flows, Arc::clone(&metrics)));
+    let unmeshed = Arc::new(UnmeshedTable::load(state.join("unmeshed.json")));
 
     let admin = Admin {
         node: Arc::clone(&node),
@@ -142,6 +143,7 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
         snapshot: Arc::clone(&snapshot),
         certificates: Arc::clone(&certificates),
         observer: Arc::clone(&observer),
+        unmeshed: Arc::clone(&unmeshed),
     };
     let socket = config.paths.admin_socket();
     let _socket = AdminSocket::serve(&socket, admin)
@@ -154,6 +156,7 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
         .with_context(|| format!("cannot serve readiness at {at}; see --readiness-address"))?;
 
     let capture = Capture::start(capture_config(&config))?;
+    unmeshed.keep_only(&capture.adopted());
     let dependencies = Dependencies {
         sockets: capture.sockets(),
         snapshot: Arc::clone(&snapshot),
@@ -167,7 +170,8 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
     };
     tokio::spawn(unserved::follow(Arc::clone(&snapshot), Arc::clone(&status), capture.sockets()));
     flows.start(capture.events()?).context("cannot read what the kernel programs tell")?;
-    let told = Told { node: Arc::clone(&node), observer, snapshot: Arc::clone(&snapshot) };
+    let told =
+        Told { node: Arc::clone(&node), observer, unmeshed, snapshot: Arc::clone(&snapshot) };
     let proxy = ProxyConfig { node, workers: config.workers() };
     let proxy = Arc::new(Proxy::start(proxy, dependencies).context("cannot start the proxy")?);
 

@@ -115,6 +115,11 @@ impl Snapshot {
         self.read().workload_at(address.to_canonical())
     }
 
+    /// The workloads that are pods and whose name is one that `is_wanted`, by name.
+    pub fn pods(&self, is_wanted: impl Fn(&NamespacedName) -> bool) -> Vec<Arc<Workload>> {
+        self.read().pods(is_wanted)
+    }
+
     /// The Service that has `address` as a virtual address.
     pub fn service_at(&self, address: IpAddr) -> Option<Arc<Service>> {
         self.read().service_at(address.to_canonical())

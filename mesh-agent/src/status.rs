@@ -1,7 +1,7 @@
 //! What the agent is doing and what is wrong, for `nodemesh status`, metrics and readiness.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -49,6 +49,8 @@ pub struct ControllerState {
 pub struct PodState {
     /// Namespace and name.
     pub name: NamespacedName,
+    /// What tells it from an earlier pod of the same name.
+    pub uid: Arc<str>,
     /// What is being done with it.
     pub phase: Phase,
     /// Why, where that is not plain.
@@ -118,6 +120,11 @@ impl Status {
         let mut board = self.board();
         board.pods = pods;
         board.settled |= settled;
+    }
+
+    /// The pods that are in the mesh, or are to be, by name.
+    pub fn pods(&self) -> Vec<PodState> {
+        self.board().pods.clone()
     }
 
     /// Replaces what is known of the kernel.
@@ -224,6 +231,7 @@ impl From<&PodState> for v1::PodStatus {
             state: pod.phase.as_str().to_owned(),
             reason: pod.reason.clone(),
             connections: u32::try_from(pod.connections).unwrap_or(u32::MAX),
+            unmeshed: 0,
         }
     }
 }
@@ -271,6 +279,7 @@ mod tests {
         status.set_kernel(vec![hook(true)], Vec::new());
         let pod = PodState {
             name: NamespacedName::new("shop", "web"),
+            uid: "u1".into(),
             phase: Phase::Failed,
             reason: "port 15001 is in use".into(),
             connections: 0,

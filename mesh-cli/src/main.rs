@@ -14,6 +14,7 @@ mod check;
 mod checklist;
 mod cluster;
 mod describe;
+mod enroll;
 mod flows;
 mod install;
 mod manifests;
@@ -41,6 +42,8 @@ enum Command {
     Flows(flows::Args),
     /// Show what the agents of this machine do, and what is wrong
     Status(status::Args),
+    /// Say whether pods are in the mesh, and end their connections from before
+    Enroll(enroll::Args),
     /// Say who may call whom, and which policy decides
     Authz(authz::Args),
     /// Check Kubernetes YAML offline, as the controller would read it
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Flows(args) => flows::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Enroll(args) => enroll::run(&args),
         Command::Authz(args) => authz::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Install(args) => install::run(&args),

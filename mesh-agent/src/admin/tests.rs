@@ -27,6 +27,7 @@ fn admin() -> Admin {
         snapshot: Arc::default(),
         certificates: Arc::new(Certificates::new(None)),
         observer: Arc::new(Observer::new(8, Arc::new(Metrics::new()))),
+        unmeshed: Arc::default(),
     }
 }
 

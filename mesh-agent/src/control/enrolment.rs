@@ -156,6 +156,7 @@ impl Enrolment {
             .iter()
             .map(|(uid, entry)| PodState {
                 name: entry.workload.name.clone(),
+                uid: Arc::clone(uid),
                 phase: entry.phase(),
                 reason: entry.failure.as_ref().map(|it| it.reason.clone()).unwrap_or_default(),
                 connections: captor.connections(uid),

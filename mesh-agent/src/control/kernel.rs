@@ -12,10 +12,10 @@ use mesh_common::model::Workload;
 
 use super::enrolment::Captor;
 use crate::{
-    capture::{Capture, CaptureError, HookState, InboundModes, netns::Netns},
+    capture::{Capture, CaptureError, HookState, InboundModes, enroll::Pod},
     observe::{
         Observer,
-        unmeshed::{self, Unmeshed},
+        unmeshed::{self, UnmeshedTable},
     },
     proxy::Proxy,
     snapshot::Snapshot,
@@ -37,6 +37,8 @@ pub struct Told {
     pub node: Arc<str>,
     /// Where flows go.
     pub observer: Arc<Observer>,
+    /// What was open before.
+    pub unmeshed: Arc<UnmeshedTable>,
     /// Who is where.
     pub snapshot: Arc<Snapshot>,
 }
@@ -60,41 +62,59 @@ impl Kernel {
         let path = PathBuf::from(path.replace("{pod}", &pod.name.name));
         Some(Place { number: number(&path)?, path })
     }
+}
 
-    /// What a pod that was not in the mesh has open.
-    fn unmeshed(&self, pod: &Workload, place: Option<&Place>) -> Vec<Unmeshed> {
-        let Some(place) = place else { return Vec::new() };
-        // Of a pod that an earlier agent had captured, or that still drains, connections of the
-        // mesh are open as well, and nothing tells them apart.
-        if self.capture.adopted().contains(&pod.uid) || self.proxy.is_serving(&pod.uid) {
-            return Vec::new();
-        }
-        let listed = Netns::open(&place.path).map_err(|error| error.to_string());
-        let listed =
-            listed.and_then(|netns| unmeshed::list(&netns).map_err(|error| error.to_string()));
-        listed.unwrap_or_else(|error| {
-            tracing::warn!(pod = %pod.name, %error, "cannot list the pod's open connections");
-            Vec::new()
-        })
-    }
+/// How it is known what a pod has open from before it was captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Before {
+    /// Everything that is open is from before.
+    Listed,
+    /// An earlier agent wrote it down: connections of the mesh may be open as well.
+    Recalled,
+    /// The pod still drains, and this agent knows.
+    Known,
 }
 
 impl Captor for Kernel {
     fn capture(&mut self, pod: &Workload, modes: &InboundModes) -> Result<(), String> {
         // Looked up first: where it is replaced meanwhile, the next look finds that out.
         let place = self.place(pod);
-        let before = self.unmeshed(pod, place.as_ref());
-        let serve = |pod, listeners| {
-            self.proxy.serve(pod, listeners);
+        let before = if self.capture.adopted().contains(&pod.uid) {
+            Before::Recalled
+        } else if self.proxy.is_serving(&pod.uid) {
+            Before::Known
+        } else {
+            Before::Listed
+        };
+        let mut listed = None;
+        let (proxy, addresses) = (&self.proxy, &pod.addresses);
+        let serve = |pod: Arc<Pod>, listeners| {
+            if before == Before::Listed {
+                // The last thing before the hooks: what is opened from then on is the mesh's.
+                listed = unmeshed::list(&pod.netns, addresses)
+                    .inspect_err(|error| {
+                        tracing::warn!(pod = %pod.name, %error, "cannot tell what is from before");
+                    })
+                    .ok();
+            }
+            proxy.serve(pod, listeners);
             Ok(())
         };
-        if let Err(error) = self.capture.capture(pod, modes.clone(), serve) {
-            // It may have been served already when a later step failed.
-            self.proxy.withdraw(&pod.uid);
-            return Err(error.to_string());
+        let captured = match self.capture.capture(pod, modes.clone(), serve) {
+            Ok(captured) => captured,
+            Err(error) => {
+                // It may have been served already when a later step failed.
+                self.proxy.withdraw(&pod.uid);
+                return Err(error.to_string());
+            }
+        };
+        let Told { node, observer, unmeshed, snapshot } = &self.told;
+        if let Some(listed) = listed {
+            unmeshed.note(&pod.uid, &captured.netns, &listed);
+            unmeshed::report(&listed, observer, snapshot, node, pod);
+        } else if before == Before::Recalled {
+            unmeshed.recall(&pod.uid, &captured.netns);
         }
-        let Told { node, observer, snapshot } = &self.told;
-        unmeshed::report(&before, observer, snapshot, node, pod);
         if let Some(place) = place {
             self.places.insert(Arc::clone(&pod.uid), place);
         }
@@ -116,6 +136,7 @@ impl Captor for Kernel {
         match self.capture.finish_release(uid) {
             Ok(()) | Err(CaptureError::Unknown(_)) => {
                 self.places.remove(uid);
+                self.told.unmeshed.forget(uid);
                 Ok(())
             }
             Err(error) => Err(error.to_string()),

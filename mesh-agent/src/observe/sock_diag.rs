@@ -1,24 +1,21 @@
-//! Which TCP sockets a network namespace has, asked of the kernel through sock_diag(7).
-//!
-//! Layouts and numbers: include/uapi/linux/{netlink,inet_diag}.h.
+//! Which TCP sockets a network namespace has, asked of the kernel through sock_diag(7), and the
+//! end of one of them.
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-};
+use std::{io, net::SocketAddr};
 
 use rtnetlink::sys::{Socket, SocketAddr as Kernel, protocols::NETLINK_SOCK_DIAG};
 
 use crate::capture::netns::Netns;
 
+mod message;
+
 /// A state of TCP, as far as it is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
 pub enum State {
-    /// Both directions are open.
-    Established = 1,
+    /// It connects or is connected, and one direction at least is open.
+    Open,
     /// It waits for connections.
-    Listening = 10,
+    Listening,
 }
 
 /// One socket.
@@ -30,132 +27,210 @@ pub struct TcpSocket {
     pub remote: SocketAddr,
     /// Its `SO_MARK`.
     pub mark: u32,
+    /// What tells it from every other socket since the machine started. A connection that is
+    /// still being accepted has that of the socket it becomes.
+    pub cookie: u64,
+    is_ending: bool,
+    has_owner: bool,
+    id: Id,
 }
 
-const HEADER: usize = 16;
-const ENTRY: usize = 72;
-const DONE: u16 = 3;
-const ERROR: u16 = 2;
-const MARK: u16 = 15;
+/// How the kernel finds a socket again: `struct inet_diag_sockid`, as it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Id {
+    family: u8,
+    sockid: [u8; message::SOCKID],
+}
+
+/// Why sockets cannot be listed or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum SockDiagError {
+    /// A kernel that cannot list sockets.
+    #[error(
+        "this kernel cannot list TCP sockets: it needs CONFIG_INET_DIAG and CONFIG_INET_TCP_DIAG"
+    )]
+    NoDiag,
+    /// A kernel that cannot end sockets.
+    #[error(
+        "this kernel cannot end connections: it was built without CONFIG_INET_DIAG_DESTROY; restart the programs that hold them"
+    )]
+    NoDestroy,
+    /// No right.
+    #[error("the agent may not end connections of this pod: it needs CAP_NET_ADMIN")]
+    NotPermitted,
+    /// Something else.
+    #[error("cannot ask the kernel about TCP sockets: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl State {
+    const ESTABLISHED: u32 = 1;
+    const SYN_SENT: u32 = 2;
+    const SYN_RECV: u32 = 3;
+    const FIN_WAIT1: u32 = 4;
+    const FIN_WAIT2: u32 = 5;
+    const CLOSE_WAIT: u32 = 8;
+    const LISTEN: u32 = 10;
+
+    /// The bit of each state of include/net/tcp_states.h that this stands for.
+    fn mask(self) -> u32 {
+        let states: &[u32] = match self {
+            Self::Open => &[
+                Self::ESTABLISHED,
+                Self::SYN_SENT,
+                Self::SYN_RECV,
+                Self::FIN_WAIT1,
+                Self::FIN_WAIT2,
+                Self::CLOSE_WAIT,
+            ],
+            Self::Listening => &[Self::LISTEN],
+        };
+        states.iter().map(|state| 1 << state).sum()
+    }
+
+    fn is_ending(state: u8) -> bool {
+        [Self::FIN_WAIT1, Self::FIN_WAIT2].contains(&u32::from(state))
+    }
+}
+
+impl TcpSocket {
+    /// Whether a program still has it: one that is closed waits for the other side's end.
+    pub fn is_held(&self) -> bool {
+        self.has_owner || !self.is_ending
+    }
+}
 
 /// Every TCP socket of a namespace in `state`, of both families.
 ///
 /// # Errors
 /// Where the kernel cannot be asked, as one without `CONFIG_INET_DIAG`.
-pub fn tcp_sockets(netns: &Netns, state: State) -> io::Result<Vec<TcpSocket>> {
+pub fn tcp_sockets(netns: &Netns, state: State) -> Result<Vec<TcpSocket>, SockDiagError> {
+    let socket = open(netns)?;
     let mut sockets = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
-        let socket = netns.run(|| Socket::new(NETLINK_SOCK_DIAG))??;
-        socket.send_to(&request(family, state), &Kernel::new(0, 0), 0)?;
-        loop {
-            let (datagram, _) = socket.recv_from_full()?;
-            if parse(&datagram, &mut sockets)? {
-                break;
-            }
+        match ask(&socket, &message::dump(family, state), &mut sockets) {
+            // A kernel without IPv6 has no sockets of it.
+            Err(error) if is(&error, libc::ENOENT) && family == libc::AF_INET6 => {}
+            Err(error) if is(&error, libc::ENOENT) => return Err(SockDiagError::NoDiag),
+            other => other?,
         }
     }
     Ok(sockets)
 }
 
-/// A dump of all sockets of a family in a state.
-fn request(family: i32, state: State) -> [u8; HEADER + 56] {
-    const SOCK_DIAG_BY_FAMILY: u16 = 20;
-    const REQUEST_AND_DUMP: u16 = 0x301;
-    let mut request = [0; HEADER + 56];
-    let length = request.len() as u32;
-    request[..4].copy_from_slice(&length.to_ne_bytes());
-    request[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    request[6..8].copy_from_slice(&REQUEST_AND_DUMP.to_ne_bytes());
-    request[HEADER] = family as u8;
-    request[HEADER + 1] = libc::IPPROTO_TCP as u8;
-    let states = 1_u32 << state as u32;
-    request[HEADER + 4..HEADER + 8].copy_from_slice(&states.to_ne_bytes());
-    request
-}
-
-/// Reads a datagram of answers; whether it was the last one.
-fn parse(mut datagram: &[u8], sockets: &mut Vec<TcpSocket>) -> io::Result<bool> {
-    while let Some(length) = word(datagram, 0) {
-        let length = length as usize;
-        let Some(message) = datagram.get(HEADER..length) else { break };
-        match half(datagram, 4) {
-            Some(DONE) => return Ok(true),
-            Some(ERROR) => {
-                let errno = word(message, 0).map_or(libc::EPROTO, |errno| -(errno as i32));
-                // A kernel without IPv6 has no sockets of it.
-                return match errno {
-                    libc::ENOENT => Ok(true),
-                    errno => Err(io::Error::from_raw_os_error(errno)),
-                };
-            }
-            _ => sockets.extend(entry(message)),
+/// Ends `sockets`, which are of this namespace: both sides see a reset. How many there were; one
+/// that has ended by itself is none.
+///
+/// # Errors
+/// Where the kernel cannot or may not; those before are ended then.
+pub fn destroy(netns: &Netns, sockets: &[TcpSocket]) -> Result<usize, SockDiagError> {
+    let channel = open(netns)?;
+    let mut ended = 0;
+    for socket in sockets {
+        match ask(&channel, &message::destroy(&socket.id), &mut Vec::new()) {
+            Ok(()) => ended += 1,
+            Err(error) if is(&error, libc::ENOENT) => {}
+            Err(error) if is(&error, libc::EOPNOTSUPP) => return Err(SockDiagError::NoDestroy),
+            Err(error) if is(&error, libc::EPERM) => return Err(SockDiagError::NotPermitted),
+            Err(error) => return Err(error.into()),
         }
-        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
-    Ok(false)
+    Ok(ended)
 }
 
-/// One `inet_diag_msg` with its attributes.
-fn entry(message: &[u8]) -> Option<TcpSocket> {
-    let attributes = message.get(ENTRY..)?;
-    let is_ipv4 = i32::from(message[0]) == libc::AF_INET;
-    let address = |at: usize| -> Option<IpAddr> {
-        Some(if is_ipv4 {
-            Ipv4Addr::from(<[u8; 4]>::try_from(message.get(at..at + 4)?).ok()?).into()
-        } else {
-            let octets = <[u8; 16]>::try_from(message.get(at..at + 16)?).ok()?;
-            IpAddr::from(Ipv6Addr::from(octets)).to_canonical()
-        })
-    };
-    let port = |at: usize| half(message, at).map(u16::from_be);
-    Some(TcpSocket {
-        local: SocketAddr::new(address(8)?, port(4)?),
-        remote: SocketAddr::new(address(24)?, port(6)?),
-        mark: mark(attributes).unwrap_or_default(),
-    })
+fn open(netns: &Netns) -> Result<Socket, SockDiagError> {
+    match netns.run(|| Socket::new(NETLINK_SOCK_DIAG))? {
+        Err(error) if is(&error, libc::EPROTONOSUPPORT) => Err(SockDiagError::NoDiag),
+        other => Ok(other?),
+    }
 }
 
-fn mark(mut attributes: &[u8]) -> Option<u32> {
+fn ask(socket: &Socket, request: &[u8], sockets: &mut Vec<TcpSocket>) -> io::Result<()> {
+    socket.send_to(request, &Kernel::new(0, 0), 0)?;
     loop {
-        let length = usize::from(half(attributes, 0)?);
-        if half(attributes, 2)? == MARK {
-            return word(attributes, 4);
+        let (datagram, _) = socket.recv_from_full()?;
+        if message::parse(&datagram, sockets)? {
+            return Ok(());
         }
-        attributes = attributes.get(length.next_multiple_of(4).max(4)..)?;
     }
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-}
-
-fn half(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+fn is(error: &io::Error, errno: i32) -> bool {
+    error.raw_os_error() == Some(errno)
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
-        net::{TcpListener, TcpStream},
+        io::{ErrorKind, Read},
+        net::{Shutdown, TcpListener, TcpStream},
         path::Path,
     };
 
     use super::*;
 
+    fn own() -> Netns {
+        Netns::open(Path::new("/proc/self/ns/net")).expect("the own namespace")
+    }
+
+    /// Both ends of a connection over loopback.
+    fn pair(at: &str) -> (TcpStream, TcpStream, TcpListener) {
+        let listener = TcpListener::bind(at).expect("loopback");
+        let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+        let (server, _) = listener.accept().expect("accepted");
+        (client, server, listener)
+    }
+
+    fn find(netns: &Netns, stream: &TcpStream) -> Option<TcpSocket> {
+        let ends = (stream.local_addr().ok()?, stream.peer_addr().ok()?);
+        let open = tcp_sockets(netns, State::Open).expect("listed");
+        open.into_iter().find(|socket| (socket.local, socket.remote) == ends)
+    }
+
     #[test]
     fn finds_sockets_of_both_families_with_their_mark() {
-        let netns = Netns::open(Path::new("/proc/self/ns/net")).expect("the own namespace");
+        let netns = own();
         for at in ["127.0.0.1:0", "[::1]:0"] {
-            let listener = TcpListener::bind(at).expect("loopback");
+            let (client, server, listener) = pair(at);
             let marked = socket2::SockRef::from(&listener).set_mark(77).is_ok();
             let local = listener.local_addr().expect("bound");
-            let client = TcpStream::connect(local).expect("connected");
             let found = tcp_sockets(&netns, State::Listening).expect("listed");
             let found = found.iter().find(|socket| socket.local == local).expect("the listener");
             assert_eq!(found.mark, if marked { 77 } else { 0 });
-            let own = client.local_addr().expect("connected");
-            let found = tcp_sockets(&netns, State::Established).expect("listed");
-            assert!(found.iter().any(|socket| (socket.local, socket.remote) == (own, local)));
+            let found = find(&netns, &client).expect("the client");
+            assert_ne!(Some(found.cookie), find(&netns, &server).map(|server| server.cookie));
+        }
+    }
+
+    #[test]
+    fn what_a_program_closed_is_not_held() {
+        let netns = own();
+        let (client, server, _listener) = pair("127.0.0.1:0");
+        client.shutdown(Shutdown::Write).expect("half-closed");
+        assert!(find(&netns, &client).expect("half-closed").is_held());
+        let id = find(&netns, &client).expect("half-closed").cookie;
+        drop(client);
+        let all = tcp_sockets(&netns, State::Open).expect("listed");
+        let left = all.iter().find(|socket| socket.cookie == id);
+        assert!(left.is_none_or(|socket| !socket.is_held()), "{left:?}");
+        assert!(find(&netns, &server).is_some_and(|server| server.is_held()));
+    }
+
+    #[test]
+    fn ends_the_very_socket_and_no_other() {
+        let netns = own();
+        for at in ["127.0.0.1:0", "[::1]:0"] {
+            let (mut client, mut server, _listener) = pair(at);
+            let target = find(&netns, &client).expect("the client");
+            let mut earlier = target;
+            earlier.id.sockid[message::SOCKID - 8] ^= 1;
+            let ended = destroy(&netns, &[earlier]).expect("asked");
+            assert_eq!(ended, 0, "its cookie is another one");
+            assert_eq!(destroy(&netns, &[target, target]).expect("asked"), 1);
+            let error = client.read(&mut [0]).expect_err("ended");
+            assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
+            let error = server.read(&mut [0]).expect_err("reset");
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
         }
     }
 }

@@ -2,8 +2,7 @@
 
 use std::{
     collections::HashSet,
-    io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -13,9 +12,13 @@ use mesh_common::model::Workload;
 use super::{
     Observer,
     flow::{Flow, Peer, Reporter, Security, Verdict},
-    sock_diag::{State, TcpSocket, tcp_sockets},
+    sock_diag::{SockDiagError, State, TcpSocket, tcp_sockets},
 };
 use crate::{capture::netns::Netns, snapshot::Snapshot};
+
+mod table;
+
+pub use table::UnmeshedTable;
 
 /// One connection of a pod, from before.
 #[derive(Clone, Copy, Debug)]
@@ -24,26 +27,32 @@ pub struct Unmeshed {
     socket: TcpSocket,
 }
 
-/// The connections that a pod has with others now.
+/// The connections that a pod with these addresses has with others now.
+///
+/// What it says to itself is none, nor what reaches it at addresses that the mesh does not know.
 ///
 /// # Errors
 /// Where the kernel cannot be asked.
-pub fn list(netns: &Netns) -> io::Result<Vec<Unmeshed>> {
+pub fn list(netns: &Netns, addresses: &[IpAddr]) -> Result<Vec<Unmeshed>, SockDiagError> {
     let listening: HashSet<u16> = tcp_sockets(netns, State::Listening)?
         .into_iter()
         .map(|socket| socket.local.port())
         .collect();
     let is_its_own = |socket: &TcpSocket| {
-        let remote = socket.remote.ip();
-        remote.is_loopback() || remote == socket.local.ip()
+        let (local, remote) = (socket.local.ip(), socket.remote.ip());
+        remote.is_loopback() || remote == local || addresses.contains(&remote)
     };
-    let established = tcp_sockets(netns, State::Established)?.into_iter();
-    let others = established.filter(|socket| !is_its_own(socket)).map(|socket| {
+    let open = tcp_sockets(netns, State::Open)?.into_iter();
+    let others = open.filter(|socket| socket.is_held() && !is_its_own(socket));
+    let connections = others.map(|socket| {
         let is_called = listening.contains(&socket.local.port());
         let reporter = if is_called { Reporter::Destination } else { Reporter::Source };
         Unmeshed { reporter, socket }
     });
-    Ok(others.collect())
+    let may_be_meshed = |it: &Unmeshed| {
+        it.reporter == Reporter::Source || addresses.contains(&it.socket.local.ip())
+    };
+    Ok(connections.filter(may_be_meshed).collect())
 }
 
 /// Tells each of them as a flow.

@@ -113,6 +113,14 @@ impl Index {
         self.workload_claims.get(&address)?.values().next().cloned()
     }
 
+    pub(super) fn pods(&self, is_wanted: impl Fn(&NamespacedName) -> bool) -> Vec<Arc<Workload>> {
+        let held = self.workloads.iter().filter(|(name, _)| is_wanted(name));
+        let workloads = held.map(|(_, held)| Arc::clone(&held.resource));
+        let mut pods: Vec<_> = workloads.filter(|pod| pod.identity.is_some()).collect();
+        pods.sort_by(|one, other| one.name.cmp(&other.name));
+        pods
+    }
+
     pub(super) fn service_at(&self, address: IpAddr) -> Option<Arc<Service>> {
         self.service_claims.get(&address)?.values().next().cloned()
     }

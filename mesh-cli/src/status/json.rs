@@ -58,6 +58,7 @@ struct Pod<'a> {
     state: &'a str,
     reason: &'a str,
     connections: u32,
+    unmeshed: u32,
 }
 
 impl<'a> Pod<'a> {
@@ -68,6 +69,7 @@ impl<'a> Pod<'a> {
             state: &pod.state,
             reason: &pod.reason,
             connections: pod.connections,
+            unmeshed: pod.unmeshed,
         }
     }
 }
@@ -114,6 +116,7 @@ pub mod tests {
             state: state.into(),
             reason: reason.into(),
             connections,
+            unmeshed: connections,
         };
         let hook =
             |name: &str, attached, repairs| v1::HookStatus { name: name.into(), attached, repairs };
@@ -150,8 +153,8 @@ pub mod tests {
              \"controller\":{\"address\":\"https://10.0.0.1:15012\",\"connected\":true,\
              \"synced\":true,\"last_error\":\"\",\"resources\":12},\
              \"pods\":[{\"name\":\"shop/db\",\"state\":\"failed\",\
-             \"reason\":\"port 15001 is in use\",\"connections\":0},\
-             {\"name\":\"shop/web\",\"state\":\"captured\",\"reason\":\"\",\"connections\":1}],\
+             \"reason\":\"port 15001 is in use\",\"connections\":0,\"unmeshed\":0},\
+             {\"name\":\"shop/web\",\"state\":\"captured\",\"reason\":\"\",\"connections\":1,\"unmeshed\":1}],\
              \"hooks\":[{\"name\":\"connect4\",\"attached\":true,\"repairs\":2},\
              {\"name\":\"inbound shop/web\",\"attached\":false,\"repairs\":0}],\
              \"certificates\":[{\"identity\":\"spiffe://cluster.local/ns/shop/sa/web\",\

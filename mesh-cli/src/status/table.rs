@@ -36,10 +36,13 @@ fn controller(status: &v1::NodeStatus) -> String {
 fn pod(pod: &v1::PodStatus) -> Vec<String> {
     let name = pod.name.as_ref();
     let name = name.map_or_else(String::new, |it| format!("{}/{}", it.namespace, it.name));
-    let connections = match pod.connections {
+    let mut connections = match pod.connections {
         1 => "1 connection".to_owned(),
         count => format!("{count} connections"),
     };
+    if pod.unmeshed > 0 {
+        connections += &format!(", {} unmeshed", pod.unmeshed);
+    }
     vec![name, pod.state.clone(), connections, pod.reason.clone()]
 }
 
@@ -84,8 +87,8 @@ mod tests {
             "node-1 (mesh-agent 0.1.0)\n\
              \u{20} controller  https://10.0.0.1:15012, connected, 12 resources\n\
              \u{20} pods\n\
-             \u{20}   shop/db   failed    0 connections  port 15001 is in use\n\
-             \u{20}   shop/web  captured  1 connection\n\
+             \u{20}   shop/db   failed    0 connections             port 15001 is in use\n\
+             \u{20}   shop/web  captured  1 connection, 1 unmeshed\n\
              \u{20} hooks\n\
              \u{20}   connect4          attached      put back 2 times\n\
              \u{20}   inbound shop/web  not attached\n\
