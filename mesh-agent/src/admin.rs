@@ -1,7 +1,11 @@
 //! What the agent tells people and probes: `mesh.v1.Agent` over a Unix socket, metrics and
 //! readiness over HTTP.
 
-use std::{pin::Pin, sync::Arc, time::SystemTime};
+use std::{
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    time::SystemTime,
+};
 
 use mesh_common::api::v1::{self, agent_server};
 use tokio::sync::{broadcast, mpsc};
@@ -13,6 +17,7 @@ pub mod http;
 pub mod socket;
 
 use crate::{
+    control::plaintext::Plaintext,
     identity::{CertificateState, Certificates},
     observe::{
         Observer,
@@ -27,7 +32,7 @@ use crate::{
 const READER_QUEUE: usize = 64;
 
 /// Answers the questions of `nodemesh`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Admin {
     /// This node.
     pub node: Arc<str>,
@@ -41,13 +46,24 @@ pub struct Admin {
     pub observer: Arc<Observer>,
     /// What is open since before the mesh.
     pub unmeshed: Arc<UnmeshedTable>,
+    /// What stays in the kernel, once that is known.
+    pub plaintext: Arc<OnceLock<Arc<Plaintext>>>,
 }
 
 impl Admin {
     /// Blocks: the kernel is asked about each pod that had connections from before.
     fn node_status(&self) -> v1::NodeStatus {
         let mut status = self.status.to_wire(&self.node, self.snapshot.len());
-        status.pods = self.status.pods().iter().map(|pod| self.pod_status(pod)).collect();
+        let plaintext = self.plaintext.get().map(|plaintext| plaintext.open());
+        let plaintext = plaintext.transpose().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot count plaintext connections");
+            None
+        });
+        let plaintext = plaintext.unwrap_or_default();
+        let pods = self.status.pods();
+        let open = |pod: &PodState| plaintext.get(&pod.uid).copied().unwrap_or_default();
+        status.pods = pods.iter().map(|pod| self.pod_status(pod, open(pod))).collect();
+        status.plaintext = Some(self.observer.share().to_wire());
         let certificates = self.certificates.list();
         let alarming = certificates.iter().filter(|certificate| certificate.alarming);
         status.problems.extend(alarming.map(alarm));
@@ -56,12 +72,13 @@ impl Admin {
         status
     }
 
-    fn pod_status(&self, pod: &PodState) -> v1::PodStatus {
+    fn pod_status(&self, pod: &PodState, plaintext: usize) -> v1::PodStatus {
         let unmeshed = self.unmeshed.count(&pod.uid).unwrap_or_else(|error| {
             tracing::warn!(pod = %pod.name, %error, "cannot count connections from before");
             0
         });
-        v1::PodStatus { unmeshed: u32::try_from(unmeshed).unwrap_or(u32::MAX), ..pod.into() }
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        v1::PodStatus { unmeshed: number(unmeshed), plaintext: number(plaintext), ..pod.into() }
     }
 }
 

@@ -14,4 +14,5 @@ pub mod enrolment;
 pub mod kernel;
 pub mod outage;
 pub mod persist;
+pub mod plaintext;
 pub mod unserved;

@@ -1,6 +1,10 @@
 //! The daemon: puts the rooms of the agent together and waits for the signal to end.
 
-use std::{os::unix::process::CommandExt, process::ExitCode, sync::Arc};
+use std::{
+    os::unix::process::CommandExt,
+    process::ExitCode,
+    sync::{Arc, OnceLock},
+};
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
@@ -12,7 +16,9 @@ use mesh_agent::{
         connection::{Address, Connection},
         enrolment::EnrolmentThread,
         kernel::{Kernel, Told},
-        persist, unserved,
+        persist,
+        plaintext::Plaintext,
+        unserved,
     },
     departure::{ApiServer, Departure},
     identity::{Certificates, Store, renewal},
@@ -137,6 +143,7 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
     let observer = Arc::new(Observer::new(config.remembered_flows, Arc::clone(&metrics)));
     let unmeshed = Arc::new(UnmeshedTable::load(state.join("unmeshed.json")));
 
+    let shown = Arc::new(OnceLock::new());
     let admin = Admin {
         node: Arc::clone(&node),
         status: Arc::clone(&status),
@@ -144,6 +151,7 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
         certificates: Arc::clone(&certificates),
         observer: Arc::clone(&observer),
         unmeshed: Arc::clone(&unmeshed),
+        plaintext: Arc::clone(&shown),
     };
     let socket = config.paths.admin_socket();
     let _socket = AdminSocket::serve(&socket, admin)
@@ -170,8 +178,23 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
     };
     tokio::spawn(unserved::follow(Arc::clone(&snapshot), Arc::clone(&status), capture.sockets()));
     flows.start(capture.events()?).context("cannot read what the kernel programs tell")?;
-    let told =
-        Told { node: Arc::clone(&node), observer, unmeshed, snapshot: Arc::clone(&snapshot) };
+    let plaintext = Arc::new(Plaintext {
+        node: Arc::clone(&node),
+        sockets: capture.sockets(),
+        snapshot: Arc::clone(&snapshot),
+        observer: Arc::clone(&observer),
+        status: Arc::clone(&status),
+        pods: Default::default(),
+    });
+    shown.get_or_init(|| Arc::clone(&plaintext));
+    tokio::spawn(Arc::clone(&plaintext).follow());
+    let told = Told {
+        node: Arc::clone(&node),
+        observer,
+        unmeshed,
+        plaintext,
+        snapshot: Arc::clone(&snapshot),
+    };
     let proxy = ProxyConfig { node, workers: config.workers() };
     let proxy = Arc::new(Proxy::start(proxy, dependencies).context("cannot start the proxy")?);
 

@@ -8,29 +8,33 @@ pub mod flow;
 pub mod kernel;
 pub mod metrics;
 mod ring;
+pub mod share;
 pub mod sock_diag;
 pub mod unmeshed;
 
 use flow::{Edge, Flow, FlowFilter};
 use metrics::Metrics;
 use ring::Ring;
+use share::PlaintextShare;
 
 /// Remembers the last flows, tells them to followers, and counts.
 #[derive(Debug)]
 pub struct Observer {
     ring: Ring,
     metrics: Arc<Metrics>,
+    share: PlaintextShare,
 }
 
 impl Observer {
     /// Remembers `capacity` flows and counts in `metrics`.
     pub fn new(capacity: usize, metrics: Arc<Metrics>) -> Self {
-        Self { ring: Ring::new(capacity), metrics }
+        Self { ring: Ring::new(capacity), metrics, share: PlaintextShare::default() }
     }
 
     /// Counts a connection that is now carried: both sides are known and connected. The proxy
     /// calls this once, and [`record`](Self::record) when the connection ends.
     pub fn opened(&self, edge: Edge<'_>) {
+        self.share.opened(edge);
         self.metrics.opened(edge);
     }
 
@@ -47,6 +51,11 @@ impl Observer {
     pub fn ended(&self, flow: Flow) {
         self.metrics.closed(&flow);
         self.ring.push(flow);
+    }
+
+    /// What callers prove that reach this node's pods.
+    pub fn share(&self) -> &PlaintextShare {
+        &self.share
     }
 
     /// Counts a captured connection whose original destination was not found at accept.

@@ -47,6 +47,7 @@ mod worker;
 use failure::Failure;
 pub use pod::ServedPod;
 use refusal::{RefusalLog, Seldom};
+pub(crate) use revoke::Right;
 use worker::Worker;
 
 /// How long a connection attempt to an upstream may take (design: connect timeout 5 s).

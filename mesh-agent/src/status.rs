@@ -181,6 +181,7 @@ impl Status {
             pods: board.pods.iter().map(Into::into).collect(),
             hooks: board.hooks.iter().map(Into::into).collect(),
             certificates: Vec::new(),
+            plaintext: None,
             counters: board.counters.iter().map(|(name, it)| ((*name).to_owned(), *it)).collect(),
             controller: Some(v1::ControllerStatus {
                 address,
@@ -232,6 +233,7 @@ impl From<&PodState> for v1::PodStatus {
             reason: pod.reason.clone(),
             connections: u32::try_from(pod.connections).unwrap_or(u32::MAX),
             unmeshed: 0,
+            plaintext: 0,
         }
     }
 }

@@ -28,6 +28,7 @@ fn admin() -> Admin {
         certificates: Arc::new(Certificates::new(None)),
         observer: Arc::new(Observer::new(8, Arc::new(Metrics::new()))),
         unmeshed: Arc::default(),
+        plaintext: Arc::default(),
     }
 }
 

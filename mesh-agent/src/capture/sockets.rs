@@ -1,7 +1,7 @@
 //! What the proxy asks of the kernel maps, on the path of each connection.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     io,
     net::SocketAddr,
     os::fd::{AsRawFd, BorrowedFd},
@@ -82,6 +82,18 @@ impl SocketTable {
             self.unserved.insert(unserved, &1)?;
         }
         Ok(())
+    }
+
+    /// The same of every pod, by the cookie of its namespace.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to list them.
+    pub fn passed_by_pod(&self) -> io::Result<HashMap<u64, HashSet<ConnectionKey>>> {
+        let mut pods: HashMap<u64, HashSet<ConnectionKey>> = HashMap::new();
+        for connection in self.passed.keys()? {
+            pods.entry(connection.netns).or_default().insert(connection);
+        }
+        Ok(pods)
     }
 
     /// Forgets the plaintext connections of every pod but those whose cookie `keep` takes.

@@ -10,7 +10,7 @@ use std::{
 
 use mesh_common::model::Workload;
 
-use super::enrolment::Captor;
+use super::{enrolment::Captor, plaintext::Plaintext};
 use crate::{
     capture::{Capture, CaptureError, HookState, InboundModes, enroll::Pod},
     observe::{
@@ -21,6 +21,9 @@ use crate::{
     snapshot::Snapshot,
     status::Hook,
 };
+
+/// The kernel's counter of plaintext that an application got without the proxy.
+const PASSED: &str = "inbound_passed";
 
 /// Capture and proxy together.
 pub struct Kernel {
@@ -39,6 +42,8 @@ pub struct Told {
     pub observer: Arc<Observer>,
     /// What was open before.
     pub unmeshed: Arc<UnmeshedTable>,
+    /// What is judged without the proxy.
+    pub plaintext: Arc<Plaintext>,
     /// Who is where.
     pub snapshot: Arc<Snapshot>,
 }
@@ -108,13 +113,14 @@ impl Captor for Kernel {
                 return Err(error.to_string());
             }
         };
-        let Told { node, observer, unmeshed, snapshot } = &self.told;
+        let Told { node, observer, unmeshed, plaintext, snapshot } = &self.told;
         if let Some(listed) = listed {
             unmeshed.note(&pod.uid, &captured.netns, &listed);
             unmeshed::report(&listed, observer, snapshot, node, pod);
         } else if before == Before::Recalled {
             unmeshed.recall(&pod.uid, &captured.netns);
         }
+        plaintext.watch(captured);
         if let Some(place) = place {
             self.places.insert(Arc::clone(&pod.uid), place);
         }
@@ -137,6 +143,7 @@ impl Captor for Kernel {
             Ok(()) | Err(CaptureError::Unknown(_)) => {
                 self.places.remove(uid);
                 self.told.unmeshed.forget(uid);
+                self.told.plaintext.forget(uid);
                 Ok(())
             }
             Err(error) => Err(error.to_string()),
@@ -161,7 +168,12 @@ impl Captor for Kernel {
 
     fn inspect(&mut self) -> (Vec<Hook>, Vec<(&'static str, u64)>) {
         let hooks = self.capture.verify_and_repair().into_iter().map(hook).collect();
-        (hooks, self.capture.counters())
+        let counters = self.capture.counters();
+        let passed = counters.iter().find(|(name, _)| *name == PASSED);
+        if let Some((_, passed)) = passed {
+            self.told.observer.share().passed(*passed);
+        }
+        (hooks, counters)
     }
 }
 

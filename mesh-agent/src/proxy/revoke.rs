@@ -34,15 +34,15 @@ const BATCH: usize = 256;
 
 /// What a connection was let through for.
 #[derive(Clone, Debug)]
-pub(super) struct Right {
+pub(crate) struct Right {
     /// The caller's proven identity; `None` for plaintext.
-    pub(super) source: Option<SpiffeId>,
+    pub(crate) source: Option<SpiffeId>,
     /// The caller's address.
-    pub(super) from: IpAddr,
+    pub(crate) from: IpAddr,
     /// The pod that is called, one of this node.
-    pub(super) callee: Arc<Workload>,
+    pub(crate) callee: Arc<Workload>,
     /// Its address and port.
-    pub(super) to: SocketAddr,
+    pub(crate) to: SocketAddr,
 }
 
 impl Right {
@@ -63,7 +63,7 @@ impl Right {
     }
 
     /// Why the connection may not go on.
-    fn lost(&self, snapshot: &Snapshot) -> Option<String> {
+    pub(crate) fn lost(&self, snapshot: &Snapshot) -> Option<String> {
         // A pod that is gone, or another one by now, has no say over a connection to this one.
         let callee = snapshot.workload_at(self.to.ip())?;
         if callee.uid != self.callee.uid || !callee.enrolled {

@@ -27,6 +27,7 @@ pub fn line(status: &v1::NodeStatus) -> serde_json::Result<String> {
         hooks: status.hooks.iter().map(Hook::new).collect(),
         certificates: status.certificates.iter().map(Certificate::new).collect(),
         counters: status.counters.iter().map(|(name, count)| (name.as_str(), *count)).collect(),
+        plaintext: Plaintext::new(status.plaintext.unwrap_or_default()),
         problems: &status.problems,
     })
 }
@@ -40,6 +41,7 @@ struct Status<'a> {
     hooks: Vec<Hook<'a>>,
     certificates: Vec<Certificate<'a>>,
     counters: BTreeMap<&'a str, u64>,
+    plaintext: Plaintext,
     problems: &'a [String],
 }
 
@@ -59,6 +61,7 @@ struct Pod<'a> {
     reason: &'a str,
     connections: u32,
     unmeshed: u32,
+    plaintext: u32,
 }
 
 impl<'a> Pod<'a> {
@@ -70,6 +73,7 @@ impl<'a> Pod<'a> {
             reason: &pod.reason,
             connections: pod.connections,
             unmeshed: pod.unmeshed,
+            plaintext: pod.plaintext,
         }
     }
 }
@@ -105,6 +109,25 @@ impl<'a> Certificate<'a> {
     }
 }
 
+/// Since the agent started.
+#[derive(Serialize)]
+struct Plaintext {
+    connections: u64,
+    total: u64,
+    last: Option<String>,
+}
+
+impl Plaintext {
+    fn new(status: v1::PlaintextStatus) -> Self {
+        let seconds = u64::try_from(status.last).ok().filter(|seconds| *seconds > 0);
+        Self {
+            connections: status.connections,
+            total: status.total,
+            last: seconds.map(|seconds| timestamp(seconds.saturating_mul(1_000_000_000))),
+        }
+    }
+}
+
 #[cfg(test)]
 pub mod tests {
     use super::*;
@@ -117,6 +140,7 @@ pub mod tests {
             reason: reason.into(),
             connections,
             unmeshed: connections,
+            plaintext: 2 * connections,
         };
         let hook =
             |name: &str, attached, repairs| v1::HookStatus { name: name.into(), attached, repairs };
@@ -141,6 +165,7 @@ pub mod tests {
                 not_after: 1_767_312_000,
             }],
             counters: [("captured".to_owned(), 7)].into(),
+            plaintext: Some(v1::PlaintextStatus { connections: 1, total: 4, last: 1_767_312_000 }),
             problems: vec!["kernel hook inbound shop/web is not attached".into()],
         }
     }
@@ -153,13 +178,14 @@ pub mod tests {
              \"controller\":{\"address\":\"https://10.0.0.1:15012\",\"connected\":true,\
              \"synced\":true,\"last_error\":\"\",\"resources\":12},\
              \"pods\":[{\"name\":\"shop/db\",\"state\":\"failed\",\
-             \"reason\":\"port 15001 is in use\",\"connections\":0,\"unmeshed\":0},\
-             {\"name\":\"shop/web\",\"state\":\"captured\",\"reason\":\"\",\"connections\":1,\"unmeshed\":1}],\
+             \"reason\":\"port 15001 is in use\",\"connections\":0,\"unmeshed\":0,\"plaintext\":0},\
+             {\"name\":\"shop/web\",\"state\":\"captured\",\"reason\":\"\",\"connections\":1,\"unmeshed\":1,\"plaintext\":2}],\
              \"hooks\":[{\"name\":\"connect4\",\"attached\":true,\"repairs\":2},\
              {\"name\":\"inbound shop/web\",\"attached\":false,\"repairs\":0}],\
              \"certificates\":[{\"identity\":\"spiffe://cluster.local/ns/shop/sa/web\",\
              \"serial\":\"0a1b\",\"not_after\":\"2026-01-02T00:00:00Z\"}],\
              \"counters\":{\"captured\":7},\
+             \"plaintext\":{\"connections\":1,\"total\":4,\"last\":\"2026-01-02T00:00:00Z\"},\
              \"problems\":[\"kernel hook inbound shop/web is not attached\"]}"
         );
     }

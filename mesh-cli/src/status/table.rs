@@ -7,7 +7,11 @@ use crate::output::{Palette, Tone, columns, timestamp};
 /// Everything about one node; problems last, where the eye is.
 pub fn section(status: &v1::NodeStatus, palette: Palette) -> String {
     let mut text = format!("{} (mesh-agent {})\n", status.node, status.version);
-    text += &columns("  ", &[vec!["controller".into(), controller(status)]]);
+    let facts = [
+        vec!["controller".into(), controller(status)],
+        vec!["plaintext".into(), plaintext(status)],
+    ];
+    text += &columns("  ", &facts);
     part(&mut text, "pods", status.pods.iter().map(pod).collect());
     part(&mut text, "hooks", status.hooks.iter().map(hook).collect());
     part(&mut text, "certificates", status.certificates.iter().map(certificate).collect());
@@ -33,6 +37,28 @@ fn controller(status: &v1::NodeStatus) -> String {
     format!("{}, {connected}, {synced}", controller.address)
 }
 
+/// What strict mode would refuse, and whether nobody would miss it.
+fn plaintext(status: &v1::NodeStatus) -> String {
+    let v1::PlaintextStatus { connections, total, last } = status.plaintext.unwrap_or_default();
+    let is_open = status.pods.iter().any(|pod| pod.plaintext > 0);
+    match (connections, is_open) {
+        (0, false) if total > 0 => format!(
+            "none of {total} connections into pods since the agent started: safe to go strict"
+        ),
+        (0, false) => "no connection into a pod since the agent started".to_owned(),
+        (0, true) => "open since before the agent started: strict mode would end it".to_owned(),
+        _ => {
+            let seconds = u64::try_from(last).unwrap_or_default();
+            let percent = connections.saturating_mul(100).div_ceil(total.max(1));
+            format!(
+                "{connections} of {total} connections into pods ({percent} %) since the agent \
+                 started, last at {}: strict mode would refuse them",
+                timestamp(seconds.saturating_mul(1_000_000_000))
+            )
+        }
+    }
+}
+
 fn pod(pod: &v1::PodStatus) -> Vec<String> {
     let name = pod.name.as_ref();
     let name = name.map_or_else(String::new, |it| format!("{}/{}", it.namespace, it.name));
@@ -42,6 +68,9 @@ fn pod(pod: &v1::PodStatus) -> Vec<String> {
     };
     if pod.unmeshed > 0 {
         connections += &format!(", {} unmeshed", pod.unmeshed);
+    }
+    if pod.plaintext > 0 {
+        connections += &format!(", {} plaintext", pod.plaintext);
     }
     vec![name, pod.state.clone(), connections, pod.reason.clone()]
 }
@@ -86,9 +115,11 @@ mod tests {
             section(&status(), Palette::plain()),
             "node-1 (mesh-agent 0.1.0)\n\
              \u{20} controller  https://10.0.0.1:15012, connected, 12 resources\n\
+             \u{20} plaintext   1 of 4 connections into pods (25 %) since the agent started, last at \
+             2026-01-02T00:00:00Z: strict mode would refuse them\n\
              \u{20} pods\n\
-             \u{20}   shop/db   failed    0 connections             port 15001 is in use\n\
-             \u{20}   shop/web  captured  1 connection, 1 unmeshed\n\
+             \u{20}   shop/db   failed    0 connections                          port 15001 is in use\n\
+             \u{20}   shop/web  captured  1 connection, 1 unmeshed, 2 plaintext\n\
              \u{20} hooks\n\
              \u{20}   connect4          attached      put back 2 times\n\
              \u{20}   inbound shop/web  not attached\n\
@@ -97,8 +128,14 @@ mod tests {
              \u{20} problems\n\
              \u{20}   kernel hook inbound shop/web is not attached\n"
         );
-        let fine = v1::NodeStatus { problems: Vec::new(), pods: Vec::new(), ..status() };
+        let fine = v1::NodeStatus {
+            problems: Vec::new(),
+            pods: Vec::new(),
+            plaintext: Some(v1::PlaintextStatus { connections: 0, total: 9, last: 0 }),
+            ..status()
+        };
         let text = section(&fine, Palette::plain());
+        assert!(text.contains("none of 9 connections into pods"), "{text}");
         assert!(text.contains("  pods: none\n") && text.ends_with("  no problems\n"), "{text}");
     }
 }

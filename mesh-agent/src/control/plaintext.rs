@@ -1,0 +1,202 @@
+//! Plaintext that stays in the kernel: judged again whenever policies change, and ended where it
+//! lost its right. Connections from before the mesh are not among it, and live on.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use mesh_common::bpf::ConnectionKey;
+use tokio::{sync::Notify, time};
+
+use crate::{
+    capture::{enroll::Pod, sockets::SocketTable},
+    observe::{
+        Observer,
+        flow::{Flow, Peer, Reporter, Security, Verdict},
+        sock_diag::{self, SockDiagError, State, TcpSocket, tcp_sockets},
+    },
+    proxy::Right,
+    snapshot::Snapshot,
+    status::Status,
+};
+
+/// How long changes are collected before connections are judged again: a policy and what it is
+/// attached to may come in two messages. The promise is 1 s.
+const SETTLE: Duration = Duration::from_millis(100);
+/// The pauses before further looks. The kernel learns of a change when its pod's turn comes, and
+/// until then goes on to let plaintext in; a handshake may end later still.
+const AGAIN: [Duration; 3] =
+    [Duration::from_millis(400), Duration::from_millis(1500), Duration::from_secs(3)];
+
+/// The captured pods, and who is told of what ends there.
+pub struct Plaintext {
+    /// This node.
+    pub node: Arc<str>,
+    /// What the kernel lets through unproxied.
+    pub sockets: Arc<SocketTable>,
+    /// Who may call.
+    pub snapshot: Arc<Snapshot>,
+    /// Where flows go.
+    pub observer: Arc<Observer>,
+    /// Where it is said what could not be ended.
+    pub status: Arc<Status>,
+    /// The pods, by uid.
+    pub pods: Pods,
+}
+
+/// The captured pods, and a bell for when there is one more.
+#[derive(Default)]
+pub struct Pods {
+    captured: Mutex<HashMap<Arc<str>, Arc<Pod>>>,
+    more: Notify,
+}
+
+impl Plaintext {
+    /// Watches a pod that is captured; of an earlier agent it may have what lost its right since.
+    pub fn watch(&self, pod: Arc<Pod>) {
+        self.pods().insert(Arc::clone(&pod.uid), pod);
+        self.pods.more.notify_one();
+    }
+
+    /// Forgets a pod that has left the mesh.
+    pub fn forget(&self, uid: &str) {
+        self.pods().remove(uid);
+    }
+
+    /// How many of a pod's are open, for each that has any, by uid.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be asked.
+    pub fn open(&self) -> io::Result<HashMap<Arc<str>, usize>> {
+        let passed = self.sockets.passed_by_pod()?;
+        let pods = self.pods();
+        let open = pods
+            .values()
+            .filter_map(|pod| Some((Arc::clone(&pod.uid), passed.get(&pod.netns.cookie())?.len())));
+        Ok(open.collect())
+    }
+
+    /// Judges for as long as the process lives.
+    pub async fn follow(self: Arc<Self>) {
+        let mut changed = self.snapshot.changed();
+        loop {
+            tokio::select! {
+                changed = changed.changed() => if changed.is_err() { return },
+                () = self.pods.more.notified() => {}
+            }
+            time::sleep(SETTLE).await;
+            changed.mark_unchanged();
+            self.look().await;
+            for pause in AGAIN {
+                let news = async {
+                    tokio::select! {
+                        _ = changed.changed() => {}
+                        () = self.pods.more.notified() => self.pods.more.notify_one(),
+                    }
+                };
+                if time::timeout(pause, news).await.is_ok() {
+                    changed.mark_changed();
+                    break;
+                }
+                self.look().await;
+            }
+        }
+    }
+
+    async fn look(self: &Arc<Self>) {
+        let review = Arc::clone(self);
+        // Asking the kernel blocks.
+        if let Err(error) = tokio::task::spawn_blocking(move || review.review()).await {
+            tracing::error!(%error, "judging plaintext was interrupted");
+        }
+    }
+
+    fn review(&self) {
+        let passed = match self.sockets.passed_by_pod() {
+            Ok(passed) => passed,
+            Err(error) => {
+                return self.failed(&format!("cannot list plaintext connections: {error}"));
+            }
+        };
+        let pods: Vec<_> = self.pods().values().cloned().collect();
+        for pod in pods {
+            let Some(passed) = passed.get(&pod.netns.cookie()) else { continue };
+            if let Err(error) = self.review_pod(&pod, passed) {
+                self.failed(&format!(
+                    "cannot end plaintext of {} that lost its right: {error}",
+                    pod.name
+                ));
+            }
+        }
+    }
+
+    fn review_pod(
+        &self,
+        pod: &Arc<Pod>,
+        passed: &HashSet<ConnectionKey>,
+    ) -> Result<(), SockDiagError> {
+        let mut open = tcp_sockets(&pod.netns, State::Open)?;
+        let key = |it: &TcpSocket| ConnectionKey::new(pod.netns.cookie(), it.remote, it.local);
+        open.retain(|socket| passed.contains(&key(socket)));
+        let lost = open.into_iter().filter_map(|socket| Some((socket, self.lost(pod, &socket)?)));
+        let (lost, reasons): (Vec<_>, Vec<_>) = lost.unzip();
+        if lost.is_empty() {
+            return Ok(());
+        }
+        sock_diag::destroy(&pod.netns, &lost)?;
+        for (socket, reason) in lost.into_iter().zip(reasons) {
+            tracing::info!(pod = %pod.name, caller = %socket.remote, reason, "ended plaintext");
+            self.report(pod, &socket, reason);
+        }
+        Ok(())
+    }
+
+    /// Why a connection may not go on.
+    fn lost(&self, pod: &Pod, socket: &TcpSocket) -> Option<String> {
+        let callee = self.snapshot.workload_at(socket.local.ip())?;
+        if callee.uid != pod.uid {
+            return None;
+        }
+        let right = Right { source: None, from: socket.remote.ip(), callee, to: socket.local };
+        right.lost(&self.snapshot)
+    }
+
+    fn report(&self, pod: &Pod, socket: &TcpSocket, reason: String) {
+        // An address proves nothing: the caller's pod is a hint.
+        let caller = self.snapshot.workload_at(socket.remote.ip());
+        self.observer.record(Flow {
+            time: SystemTime::now(),
+            node: Arc::clone(&self.node),
+            reporter: Reporter::Destination,
+            source: Peer {
+                identity: None,
+                pod: caller.map(|caller| caller.name.clone()),
+                address: Some(socket.remote),
+            },
+            destination: Peer {
+                identity: Some(pod.identity.clone()),
+                pod: Some(pod.name.clone()),
+                address: Some(socket.local),
+            },
+            service: None,
+            verdict: Verdict::Denied,
+            reason,
+            security: Security::Plaintext,
+            duration: Duration::ZERO,
+            bytes_sent: 0,
+            bytes_received: 0,
+        });
+    }
+
+    fn failed(&self, problem: &str) {
+        tracing::error!("{problem}");
+        self.status.incident(problem.to_owned());
+    }
+
+    fn pods(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Pod>>> {
+        self.pods.captured.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
