@@ -173,11 +173,13 @@ impl Plaintext {
             reporter: Reporter::Destination,
             source: Peer {
                 identity: None,
+                host: None,
                 pod: caller.map(|caller| caller.name.clone()),
                 address: Some(socket.remote),
             },
             destination: Peer {
                 identity: Some(pod.identity.clone()),
+                host: None,
                 pod: Some(pod.name.clone()),
                 address: Some(socket.local),
             },
