@@ -7,6 +7,7 @@ pub mod config;
 pub mod control;
 pub mod departure;
 pub mod files;
+pub mod http1;
 pub mod identity;
 pub mod observe;
 pub mod proxy;
