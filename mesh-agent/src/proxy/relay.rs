@@ -43,8 +43,19 @@ impl Transferred {
 
 /// Closes a connection so that its peer sees a reset, not an end of data.
 pub(super) fn reset(stream: TcpStream) {
+    reset_at_close(&stream);
+}
+
+/// Has the peer see a reset where this process ends with the connection in its hands: what was
+/// carried until then must not be taken for all that there was.
+fn reset_at_close(stream: &TcpStream) {
     // A socket that cannot be set up for a reset is closed already.
-    let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+/// Closes a connection whose both directions have ended; what it has not sent yet still goes out.
+fn close(stream: TcpStream) {
+    let _ = SockRef::from(&stream).set_linger(None);
 }
 
 /// When a socket is first asked again whether everything has left it, and how seldom it is in the

@@ -6,9 +6,9 @@ use bytes::{Buf, Bytes};
 use tokio::net::TcpStream;
 
 use super::{
-    Transferred,
+    Transferred, close,
     ends::{Ends, Halt, Side},
-    failure, reset, sent, shutdown_write,
+    failure, reset, reset_at_close, sent, shutdown_write,
 };
 use crate::proxy::{buffer, revoke::Leash};
 
@@ -19,6 +19,8 @@ pub(in crate::proxy) async fn relay(
     mut leash: Leash,
 ) -> Transferred {
     let (mut from_client, mut to_client) = (0, 0);
+    reset_at_close(&client);
+    reset_at_close(&upstream);
     let ends = Ends::default();
     let sides = [Side::Client, Side::Upstream];
     let is_cut = ends
@@ -39,6 +41,9 @@ pub(in crate::proxy) async fn relay(
     if is_cut || broken.is_some() {
         reset(client);
         reset(upstream);
+    } else {
+        close(client);
+        close(upstream);
     }
     let broken = Ends::reason(broken, is_cut);
     Transferred { from_client, to_client, broken, revoked: leash.into_reason() }

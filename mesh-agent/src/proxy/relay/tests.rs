@@ -283,3 +283,17 @@ async fn what_a_client_said_before_its_reset_arrives_before_it() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_agent_that_dies_is_no_end_of_data() {
+    both(async |Between { mut client, mut server, relay }| {
+        server.write_all(b"half of an answer").await.expect("write");
+        let mut half = [0; 17];
+        within(client.read_exact(&mut half)).await.expect("read");
+        // Its sockets are closed as the kernel closes those of a process that was killed.
+        relay.abort();
+        let error = within(client.read_u8()).await.expect_err("a reset");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    })
+    .await;
+}

@@ -18,10 +18,11 @@ use tokio::{net::TcpStream, time};
 use super::{
     Transferred,
     backlog::Backlog,
+    close,
     ends::{Ends, Halt, Side},
     failure,
     pace::Pace,
-    reset, sent, shutdown_write,
+    reset, reset_at_close, sent, shutdown_write,
 };
 use crate::proxy::{
     buffer,
@@ -39,6 +40,7 @@ pub(in crate::proxy) async fn relay(
 ) -> Transferred {
     let Stream { mut send, mut receive, lease } = stream;
     let (mut from_client, mut to_client) = (0, 0);
+    reset_at_close(&socket);
     let (pace, ends) = (Pace::default(), Ends::default());
     let is_cut = ends
         .run(
@@ -65,6 +67,8 @@ pub(in crate::proxy) async fn relay(
         let reason = if leash.is_revoked() { status::revoked() } else { Reason::CONNECT_ERROR };
         send.send_reset(reason);
         reset(socket);
+    } else {
+        close(socket);
     }
     drop(lease);
     let revoked = match &broken {
