@@ -27,10 +27,12 @@ pub struct TcpSocket {
     pub remote: SocketAddr,
     /// Its `SO_MARK`.
     pub mark: u32,
+    /// The interface that it is bound to (`SO_BINDTODEVICE`); 0 for none.
+    pub interface: u32,
     /// What tells it from every other socket since the machine started. A connection that is
     /// still being accepted has that of the socket it becomes.
     pub cookie: u64,
-    is_ending: bool,
+    state: u8,
     has_owner: bool,
     id: Id,
 }
@@ -87,16 +89,17 @@ impl State {
         };
         states.iter().map(|state| 1 << state).sum()
     }
-
-    fn is_ending(state: u8) -> bool {
-        [Self::FIN_WAIT1, Self::FIN_WAIT2].contains(&u32::from(state))
-    }
 }
 
 impl TcpSocket {
     /// Whether a program still has it: one that is closed waits for the other side's end.
     pub fn is_held(&self) -> bool {
-        self.has_owner || !self.is_ending
+        self.has_owner || ![State::FIN_WAIT1, State::FIN_WAIT2].contains(&u32::from(self.state))
+    }
+
+    /// Whether its handshake is over.
+    pub fn is_open(&self) -> bool {
+        ![State::SYN_SENT, State::SYN_RECV].contains(&u32::from(self.state))
     }
 }
 

@@ -5,7 +5,8 @@
 //!
 //! Its source port is chosen here, from outside the pod's ephemeral range, which is taken for the
 //! caller's as well: the caller's own connections to the same port have ephemeral ports, and two
-//! connections of one address, port and destination hang both.
+//! connections of one address, port and destination would be one for the application's kernel,
+//! which answers neither. Where a caller has other habits, that silence is noticed.
 
 use std::{
     collections::HashMap,
@@ -25,7 +26,7 @@ use tokio::{net::TcpStream, time};
 use super::{LOCK, dial, pod::ServedPod};
 use crate::{
     capture::{enroll::Pod, netns::Netns, routing::DELIVERY_MARK, sockets::SocketTable},
-    observe::sock_diag::{State, tcp_sockets},
+    observe::sock_diag::{State, TcpSocket, tcp_sockets},
 };
 
 /// The lowest source port that is used: system ports are left alone (RFC 6335, section 6).
@@ -42,7 +43,7 @@ const ATTEMPTS: usize = 256;
 /// How long an application may take to answer before its listener is looked at: over loopback the
 /// answer is there when the call returns, unless it was dropped or went elsewhere.
 const SUSPICIOUS: Duration = Duration::from_millis(100);
-/// How long a listener with a mark is remembered.
+/// How long a wayward listener is remembered.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
 /// The source ports for deliveries in one pod, given out in turn.
@@ -64,7 +65,7 @@ impl SourcePorts {
         if ports.count() >= ENOUGH {
             return ports;
         }
-        // All of them then; a port that the caller has in use is found taken, and skipped.
+        // All of them then; one that the caller has in use is noticed by the silence, and skipped.
         Self { ephemeral: (u16::MAX, u16::MAX), next: AtomicU32::new(0) }
     }
 
@@ -94,32 +95,48 @@ impl SourcePorts {
     }
 }
 
-/// Ports on which a pod listens with a mark of its own.
+/// Ports on which a pod listens with a mark of its own, or at a device.
 ///
-/// Such a listener's answers carry its mark and not ours, so they leave the pod instead of
-/// reaching us. It is called from the pod's own address, which needs no mark.
+/// The answers of such a listener do not take the rule's way back to us, but leave the pod. It is
+/// called from the pod's own address, to which every answer finds its way.
 #[derive(Default)]
-pub(super) struct Marked(Mutex<HashMap<u16, Instant>>);
+pub(super) struct Wayward(Mutex<HashMap<u16, Instant>>);
 
-impl Marked {
+/// Why an application does not answer.
+#[derive(Debug, PartialEq, Eq)]
+enum Silence {
+    /// Its answers go elsewhere.
+    Wayward,
+    /// The pod has another connection from that address and port.
+    Taken,
+    /// Nothing is known; it may be slow.
+    Unexplained,
+}
+
+impl Wayward {
     /// Whether the port was found to be so lately.
     fn contains(&self, port: u16) -> bool {
         let ports = self.0.lock().expect(LOCK);
         ports.get(&port).is_some_and(|found| found.elapsed() < REMEMBERED)
     }
 
-    /// Asks the kernel about a listener that does not answer.
-    fn look(&self, netns: &Netns, to: SocketAddr) -> bool {
+    /// Asks the kernel why nobody answers at `to` who was called from `source`.
+    fn look(&self, netns: &Netns, to: SocketAddr, source: SocketAddr) -> Silence {
         let listeners = tcp_sockets(netns, State::Listening).unwrap_or_default();
-        let is_marked = listeners.iter().any(|listener| {
+        let is_wayward = listeners.iter().any(|listener| {
             let ip = listener.local.ip();
             let is_asked = ip == to.ip() || ip.is_unspecified();
-            is_asked && listener.local.port() == to.port() && listener.mark != 0
+            let is_apart = listener.mark != 0 || listener.interface != 0;
+            is_asked && listener.local.port() == to.port() && is_apart
         });
-        if is_marked {
+        if is_wayward {
             self.0.lock().expect(LOCK).insert(to.port(), Instant::now());
+            return Silence::Wayward;
         }
-        is_marked
+        // What has been accepted is not what we are opening, which nobody answered.
+        let open = tcp_sockets(netns, State::Open).unwrap_or_default();
+        let is_taken = |it: &TcpSocket| it.is_open() && (it.local, it.remote) == (to, source);
+        if open.iter().any(is_taken) { Silence::Taken } else { Silence::Unexplained }
     }
 }
 
@@ -143,7 +160,7 @@ pub(super) async fn connect(
         // A tunnel over one family to an address of the other: there is no address to keep.
         return dial::connect(sockets, pod, to, pod.netns.cookie()).await;
     }
-    if served.marked.contains(to.port()) {
+    if served.wayward.contains(to.port()) {
         return dial::connect(sockets, pod, to, pod.netns.cookie()).await;
     }
     for attempt in 0..ATTEMPTS {
@@ -158,10 +175,13 @@ pub(super) async fn connect(
             biased;
             connected = &mut connecting => connected,
             () = time::sleep(SUSPICIOUS) => {
-                if served.marked.look(&pod.netns, to) {
-                    return dial::connect(sockets, pod, to, pod.netns.cookie()).await;
+                match served.wayward.look(&pod.netns, to, source) {
+                    Silence::Wayward => {
+                        return dial::connect(sockets, pod, to, pod.netns.cookie()).await;
+                    }
+                    Silence::Taken => continue,
+                    Silence::Unexplained => connecting.await,
                 }
-                connecting.await
             }
         };
         match connected {

@@ -49,7 +49,7 @@ pub(super) async fn connect(
     admit: u64,
 ) -> io::Result<TcpStream> {
     let socket = open(sockets, pod, to.ip(), admit)?;
-    let stream = finish(socket, to).await?;
+    let stream = finish(socket, scoped(to, pod)).await?;
     keep_application_alive(&stream)?;
     Ok(stream)
 }
@@ -77,6 +77,18 @@ pub(super) async fn finish(socket: Socket, to: SocketAddr) -> io::Result<TcpStre
         let seconds = CONNECT_TIMEOUT.as_secs();
         io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {seconds} s"))
     })?
+}
+
+/// A link-local address means nothing without a link, and the kernel programs do not see which one
+/// an application named: the pod's own is taken.
+fn scoped(to: SocketAddr, pod: &Pod) -> SocketAddr {
+    match to {
+        SocketAddr::V6(mut v6) if v6.ip().is_unicast_link_local() => {
+            v6.set_scope_id(pod.interface);
+            v6.into()
+        }
+        other => other,
+    }
 }
 
 /// Leaves urgent data (RFC 6093) among the rest, where it is carried on. Taken out of line, as is

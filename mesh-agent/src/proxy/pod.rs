@@ -12,7 +12,7 @@ use mesh_common::ports;
 use tokio::sync::watch;
 
 use super::{
-    deliver::{Marked, SourcePorts},
+    deliver::{SourcePorts, Wayward},
     failure::Failure,
     handshakes::Handshakes,
 };
@@ -34,7 +34,7 @@ pub struct ServedPod {
     /// The pod itself.
     pub pod: Arc<Pod>,
     pub(super) source_ports: SourcePorts,
-    pub(super) marked: Marked,
+    pub(super) wayward: Wayward,
     /// Shared with earlier captures of the same pod, whose connections need its rule and
     /// settings as much.
     connections: Arc<AtomicUsize>,
@@ -52,8 +52,8 @@ impl ServedPod {
         let connections =
             earlier.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.connections));
         let gone = earlier.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.gone));
-        let (marked, handshakes) = (Marked::default(), Handshakes::default());
-        Self { pod, source_ports, marked, connections, gone, handshakes, state }
+        let (wayward, handshakes) = (Wayward::default(), Handshakes::default());
+        Self { pod, source_ports, wayward, connections, gone, handshakes, state }
     }
 
     /// Counts a connection for as long as the guard lives.

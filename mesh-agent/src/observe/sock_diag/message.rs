@@ -21,8 +21,9 @@ const INODE: usize = 68;
 /// The attribute with the mark.
 const MARK: u16 = 15;
 
-/// The size of `struct inet_diag_sockid`, and where its cookie is.
+/// The size of `struct inet_diag_sockid`, and where interface and cookie are in it.
 pub(super) const SOCKID: usize = 48;
+const INTERFACE: usize = 36;
 const COOKIE: usize = 40;
 
 /// A request.
@@ -100,7 +101,8 @@ fn entry(message: &[u8]) -> Option<TcpSocket> {
         remote: SocketAddr::new(address(20)?, port(2)?),
         mark: mark(attributes).unwrap_or_default(),
         cookie: u64::from_ne_bytes(cookie),
-        is_ending: State::is_ending(message[1]),
+        interface: word(&sockid, INTERFACE)?,
+        state: message[1],
         has_owner: word(message, INODE)? != 0,
         id: Id { family, sockid },
     })
