@@ -18,6 +18,7 @@ mod heartbeat;
 mod inbound;
 mod interface;
 mod kernel;
+mod layouts;
 mod links;
 mod modes;
 mod pins;

@@ -165,13 +165,6 @@ impl Proxy {
         }
     }
 
-    /// Closes the listeners of a pod that could not be captured after all.
-    pub fn withdraw(&self, uid: &str) {
-        if let Some(pod) = self.shared.pods.write().expect(LOCK).remove(uid) {
-            pod.stop();
-        }
-    }
-
     /// Closes a pod's listeners, ends what is left of its connections and forgets it: its network
     /// namespace is gone, and the proxy's sockets keep nothing but its remains.
     pub fn forget(&self, uid: &str) {

@@ -322,6 +322,38 @@ pub fn read<T: Plain>(bytes: &[u8]) -> Option<T> {
     whole.then(|| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
 }
 
+/// The beginning of `struct bpf_map_info`.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+struct MapInfo {
+    kind: u32,
+    id: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
+}
+
+/// Removes a key from a pinned map, whatever its values are; one that is not there, or no map, is no
+/// error.
+///
+/// # Errors
+/// Where the map has other keys.
+pub fn remove_key<K: Plain>(path: &Path, key: &K) -> io::Result<()> {
+    let map = match open_pin(path) {
+        Ok(map) => map,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let mut info = MapInfo::default();
+    object_info(map.as_fd(), &mut info)?;
+    if info.key_size as usize != size_of::<K>() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the map has other keys"));
+    }
+    // Of a key that goes the value is not looked at.
+    Map::<K, u32> { fd: map, layout: PhantomData }.remove(key)
+}
+
 /// A kernel map whose keys are `K` and whose values are `V`. All calls go straight to the
 /// kernel, from any thread, and allocate nothing.
 #[derive(Debug)]
@@ -336,17 +368,7 @@ impl<K: Plain, V: Plain> Map<K, V> {
     /// # Errors
     /// Where it is no map, or one of another layout.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        #[derive(Clone, Copy, Default)]
-        #[repr(C)]
-        struct Info {
-            kind: u32,
-            id: u32,
-            key_size: u32,
-            value_size: u32,
-            max_entries: u32,
-            flags: u32,
-        }
-        let mut info = Info::default();
+        let mut info = MapInfo::default();
         object_info(fd.as_fd(), &mut info)?;
         if info.key_size as usize != size_of::<K>() || info.value_size as usize != size_of::<V>() {
             return Err(io::Error::new(

@@ -273,3 +273,35 @@ fn a_cgroup_that_is_none_is_named() {
     let error = Capture::start(config).err().expect("no cgroup").to_string();
     assert!(error.contains("/tmp") && error.contains("--cgroup"), "{error}");
 }
+
+#[test]
+fn hooks_of_another_layout_refuse_until_each_pod_is_captured_anew() {
+    let world = World::new();
+    let before = settings(&world, "a");
+    let mut capture = world.start();
+    let _served = [
+        world.capture(&mut capture, "a", InboundMode::Refuse),
+        world.capture(&mut capture, "b", InboundMode::Refuse),
+    ];
+    drop((capture, _served));
+    let old = world.pins().with_file_name("v1");
+    fs::rename(world.pins(), &old).expect("bpffs renames");
+
+    let mut capture = world.start();
+    let _applications =
+        [world.application("a", "10.99.0.1:8080"), world.application("b", "10.99.0.2:8080")];
+    assert!(world.connect("a", "10.99.0.254:22").is_err(), "it must not leave the pod");
+    assert!(world.connect("b", "10.99.0.1:8080").is_err(), "a strict pod must not be open");
+    let a = world.capture(&mut capture, "a", InboundMode::Refuse);
+    assert!(old.exists(), "b waits still");
+    let captured = world.connect("a", "10.99.0.254:22").expect("captured");
+    assert_eq!(a.outbound().1, Some(socket_address("10.99.0.254:22")));
+    drop(captured);
+    let b = world.capture(&mut capture, "b", InboundMode::Refuse);
+    assert!(!old.exists());
+    let captured = world.connect("a", "10.99.0.254:22").expect("captured");
+    assert_eq!(a.outbound().1, Some(socket_address("10.99.0.254:22")));
+    drop((captured, a, b, capture));
+    world.cleanup();
+    assert_nothing_is_left(&world, &before);
+}

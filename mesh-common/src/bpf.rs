@@ -8,7 +8,7 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Version of all layouts here; part of the path under which maps and links are pinned.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// An IP address as four words in network order; IPv4 is `::ffff:a.b.c.d`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -195,6 +195,10 @@ pub struct Pod {
     pub ipv4: Address,
     /// The pod's IPv6 address, or [`Address::NONE`].
     pub ipv6: Address,
+    /// The index of the pod's interface that has these addresses.
+    pub interface: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// What the agent writes into the storage of each of its own sockets; connections inherit it from
@@ -367,7 +371,7 @@ mod tests {
         assert_eq!(size_of::<ConnectionKey>(), 8 + 16 + 16 + 4 + 4);
         assert_eq!(size_of::<ProbeKey>(), 8 + 16 + 4 + 4);
         assert_eq!(size_of::<Event>(), size_of::<ConnectionKey>() + 4 + 4);
-        assert_eq!(size_of::<Pod>(), 32);
+        assert_eq!(size_of::<Pod>(), 32 + 4 + 4);
         assert_eq!(size_of::<ProxySocket>(), 8);
         assert_eq!(size_of::<Inbound>(), 8 + 32 + 4 + 4);
     }

@@ -95,6 +95,11 @@ fn judge(call: &Call<'_>, asked: Destination) -> Verdict {
         forget(&socket);
         return Verdict::Leave;
     }
+    if socket.device().is_some_and(|device| device != pod.interface) {
+        // A second network of the pod: only its pod addresses are in the mesh.
+        forget(&socket);
+        return Verdict::Leave;
+    }
     let own = if asked.address.ipv4_word().is_some() { pod.ipv4 } else { pod.ipv6 };
     if own == Address::NONE {
         // Without an address of this family the pod cannot get anywhere. Say so at once, as a
@@ -174,7 +179,7 @@ fn stays_in_pod(address: &Address, pod: &Pod) -> bool {
 /// bound again.
 #[inline(always)]
 fn listener(call: &Call<'_>, socket: &Socket, own: &Address) -> Address {
-    if socket.is_bound_to_device() {
+    if socket.device().is_some() {
         return *own;
     }
     let has_source = socket.is_bound_to_address() || (!socket.is_bound_to_port() && call.bind(own));

@@ -319,10 +319,13 @@ impl Socket {
         unsafe { bpf_sk_storage_delete(pointer(map), self.0.cast()) };
     }
 
-    /// Whether SO_BINDTODEVICE or the like is in force.
+    /// The interface that SO_BINDTODEVICE or the like keeps it to.
     #[inline(always)]
-    pub fn is_bound_to_device(&self) -> bool {
-        field!(self.0, bound_dev_if) != 0
+    pub fn device(&self) -> Option<u32> {
+        match field!(self.0, bound_dev_if) {
+            0 => None,
+            interface => Some(interface),
+        }
     }
 
     /// Whether the socket has a source address.

@@ -17,11 +17,14 @@ use super::{
     CaptureConfig, CaptureError,
     error::map,
     events::Events,
+    guard,
     heartbeat::Heartbeat,
     inbound::{Captured, Prepared},
+    interface::PodLink,
     kernel::Kernel,
+    layouts::OtherLayouts,
     links::{self, HookState},
-    listeners::{self, PodListeners},
+    listeners::{self, Expected, PodListeners},
     modes::InboundModes,
     netns::{self, Netns},
     pins::{self, Pins},
@@ -46,6 +49,8 @@ pub struct Pod {
     pub addresses: Vec<IpAddr>,
     /// Its network namespace.
     pub netns: Arc<Netns>,
+    /// The index of its interface that has these addresses.
+    pub interface: u32,
 }
 
 /// The kernel's side of the mesh on this node: its programs, and every captured pod.
@@ -65,6 +70,8 @@ pub struct Capture {
     pods: HashMap<Arc<str>, Captured>,
     /// Pods of an earlier agent that have not been captured again yet.
     adopted: HashMap<Arc<str>, Record>,
+    /// What refuses for those of them that an agent with other maps captured.
+    layouts: OtherLayouts,
 }
 
 impl Capture {
@@ -77,7 +84,7 @@ impl Capture {
         let cgroup = preflight::check(&config)?;
         let pins = Pins::new(&config.bpffs, &config.node);
         let kernel = Kernel::start(&config, cgroup, &pins)?;
-        pins.remove_other_layouts().map_err(CaptureError::Pins)?;
+        let layouts = OtherLayouts::find(&pins).map_err(CaptureError::Pins)?;
         let sockets = SocketTable::open(&pins)
             .and_then(|sockets| sockets.clear().map(|()| sockets))
             .map_err(|source| CaptureError::Map { map: "ORIGINAL_DESTINATIONS", source })?;
@@ -92,8 +99,10 @@ impl Capture {
             workers: config.workers.max(1),
             pods: HashMap::new(),
             adopted: HashMap::new(),
+            layouts,
         };
         capture.adopt()?;
+        capture.layouts.keep_only(&capture.adopted).map_err(CaptureError::Pins)?;
         Ok(capture)
     }
 
@@ -141,17 +150,21 @@ impl Capture {
         let (Some(identity), false) = (&workload.identity, workload.addresses.is_empty()) else {
             return Err(CaptureError::NoPod(workload.name.clone()));
         };
+        let ends = guard::link_of(&workload.name, &netns, &workload.addresses)?;
         let pod = Arc::new(Pod {
             name: workload.name.clone(),
             uid: Arc::clone(&workload.uid),
             identity: identity.clone(),
             addresses: workload.addresses.clone(),
             netns: Arc::new(netns),
+            interface: ends.interface,
         });
 
         // A pod of an earlier agent: its settings have been changed already, and a failure must
         // not open what that agent closed.
-        let earlier = self.earlier(pod.netns.cookie());
+        let cookie = pod.netns.cookie();
+        let expected = self.expected_listeners(cookie);
+        let earlier = self.earlier(cookie);
         let was_captured = earlier.is_some();
         let mut record = match earlier {
             Some(record) => record,
@@ -166,11 +179,13 @@ impl Capture {
         record.released = false;
         record.uid = workload.uid.to_string();
         self.records.put(&record)?;
-        let cookie = record.cookie;
-        match self.put_in_place(&pod, record, &inbound.into(), serve) {
+        match self.put_in_place(&pod, ends, record, &inbound.into(), expected, serve) {
             Ok(captured) => {
                 self.adopted.retain(|_, adopted| adopted.cookie != cookie);
                 self.pods.insert(Arc::clone(&pod.uid), captured);
+                if let Err(error) = self.layouts.keep_only(&self.adopted) {
+                    tracing::warn!(%error, "cannot remove hooks of another layout; restart the agent");
+                }
                 tracing::info!(pod = %pod.name, cookie, "captured");
                 Ok(pod)
             }
@@ -219,6 +234,7 @@ impl Capture {
         let adopted =
             self.adopted.get_mut(uid).ok_or_else(|| CaptureError::Unknown(uid.to_owned()))?;
         self.pins.remove_pod(adopted.cookie).map_err(CaptureError::Pins)?;
+        self.layouts.release(adopted.cookie).map_err(CaptureError::Pins)?;
         self.kernel.pods.remove(&adopted.cookie).map_err(map("PODS"))?;
         adopted.released = true;
         Ok(self.records.put(adopted)?)
@@ -236,7 +252,7 @@ impl Capture {
         // Only now: what could not be taken away must be found again.
         self.pods.remove(uid);
         self.adopted.remove(uid);
-        Ok(())
+        self.layouts.keep_only(&self.adopted).map_err(CaptureError::Pins)
     }
 
     /// Looks whether every hook is in place, and puts back what is not.
@@ -294,29 +310,41 @@ impl Capture {
         self.adopted.values().find(|record| record.cookie == cookie).cloned()
     }
 
+    /// Whose listeners a pod may have before it is captured: one that was released and drains has
+    /// ours.
+    fn expected_listeners(&self, cookie: u64) -> Expected {
+        let drains = self.pods.values().any(|pod| pod.record.cookie == cookie);
+        if drains { Expected::Ourselves } else { Expected::Nobody }
+    }
+
     fn record(&self, cookie: u64) -> Result<Option<Record>, CaptureError> {
         Ok(self.records.load()?.into_iter().find(|record| record.cookie == cookie))
     }
 
-    /// Everything from the settings to the hooks, the hooks last: from then on connections come.
+    /// Everything from the settings to the hooks. Whoever serves gets the listeners last: what
+    /// arrives before then waits in their queues, and a step that fails has not touched how an
+    /// earlier capture of the pod is served.
     fn put_in_place(
         &mut self,
         pod: &Arc<Pod>,
+        ends: PodLink,
         record: Record,
         modes: &InboundModes,
+        expected: Expected,
         serve: impl FnOnce(Arc<Pod>, Vec<PodListeners>) -> io::Result<()>,
     ) -> Result<Captured, CaptureError> {
-        let listeners = listeners::bind(pod, self.workers, &self.sockets)?;
+        let listeners = listeners::bind(pod, self.workers, expected, &self.sockets)?;
         sysctl::apply(&pod.netns, &record.sysctls)?;
         routing::add(&pod.netns, &pod.addresses)?;
 
-        let prepared = Prepared::new(pod, record, modes, self.kernel.pod_programs()?)?;
+        let prepared = Prepared::new(pod, record, modes, self.kernel.pod_programs()?, ends)?;
         if let Some(first) = listeners.first() {
             prepared.register(first)?;
         }
-        serve(Arc::clone(pod), listeners).map_err(CaptureError::Serve)?;
         self.probes().set(pod, &modes.probes)?;
-        prepared.attach(&self.pins, &self.kernel.pods)
+        let captured = prepared.attach(&self.pins, &self.kernel.pods)?;
+        serve(Arc::clone(pod), listeners).map_err(CaptureError::Serve)?;
+        Ok(captured)
     }
 
     /// Removes everything that capturing a pod changed. A namespace that is gone needs nothing.

@@ -1,6 +1,6 @@
 //! The guards of one pod: `guard_pod` at its own end of its link, `guard_host` at the node's.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use mesh_common::model::NamespacedName;
 
@@ -9,7 +9,9 @@ use super::{
     interface::{self, PodLink},
     kernel::{GuardPrograms, LoadedProgram},
     links::{HookState, LinkError, PinnedLink, Place, Wanted},
+    netns::Netns,
     pins::{self, Pins},
+    preflight,
     routing::RoutingError,
 };
 use crate::sys::{Hook, Target};
@@ -31,8 +33,16 @@ pub enum GuardError {
         source: RoutingError,
     },
     /// The pod does not have the address that the control plane says it has.
-    #[error("no interface of {0} has its address; check its status.podIPs and --pod-netns")]
-    NoInterface(NamespacedName),
+    #[error(
+        "no interface of {pod} has the address {}; check its status.podIPs and --pod-netns",
+        addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
+    )]
+    NoInterface {
+        /// The pod.
+        pod: NamespacedName,
+        /// The addresses.
+        addresses: Vec<IpAddr>,
+    },
     /// Frames that the programs cannot read.
     #[error(
         "the interface of {0} is not Ethernet, and nodemesh cannot guard what leaves through it; label the pod nodemesh.dev/mesh=disabled"
@@ -55,20 +65,17 @@ pub struct Guards {
 }
 
 impl Guards {
-    /// Attaches both, or adopts those of an earlier agent.
+    /// Attaches both at the ends of `link`, or adopts those of an earlier agent.
     pub fn establish(
         pod: &Arc<Pod>,
         pins: &Pins,
         programs: Option<GuardPrograms>,
+        link: &PodLink,
     ) -> Result<Self, GuardError> {
         let Some(programs) = programs else {
             tracing::warn!(pod = %pod.name, "{NO_TCX}");
             return Ok(Self { pod: Arc::clone(pod), inside: None, outside: None });
         };
-        let link = find(pod)?.ok_or_else(|| GuardError::NoInterface(pod.name.clone()))?;
-        if !link.is_ethernet {
-            return Err(GuardError::NotEthernet(pod.name.clone()));
-        }
         let cookie = pod.netns.cookie();
         let wanted = |hook, loaded: LoadedProgram, netns, interface, kind| Wanted {
             name: format!("{hook} {}", pod.name),
@@ -95,12 +102,16 @@ impl Guards {
         Ok(Self { pod: Arc::clone(pod), inside, outside })
     }
 
-    /// Looks whether both are in place, and puts back what is not.
-    pub fn verify_and_repair(&mut self) -> Vec<HookState> {
+    /// Looks whether both are in place, and puts back what is not; `moved` hears of another link.
+    pub fn verify_and_repair(&mut self, moved: impl FnOnce(&PodLink)) -> Vec<HookState> {
         let links = [self.inside.as_ref(), self.outside.as_ref()];
         if links.into_iter().flatten().any(PinnedLink::has_lost_its_interface) {
-            match find(&self.pod) {
-                Ok(Some(link)) => self.move_to(&link),
+            let Pod { name, netns, addresses, .. } = &*self.pod;
+            match find(name, netns, addresses) {
+                Ok(Some(link)) => {
+                    self.move_to(&link);
+                    moved(&link);
+                }
                 // Without an interface there is no way out of the pod.
                 Ok(None) => return Vec::new(),
                 Err(error) => tracing::warn!(%error, "cannot look after the guards of a pod"),
@@ -131,7 +142,29 @@ impl Guards {
     }
 }
 
-fn find(pod: &Pod) -> Result<Option<PodLink>, GuardError> {
-    interface::find(&pod.netns, &pod.addresses)
-        .map_err(|source| GuardError::Look { pod: pod.name.clone(), source })
+/// The link of `pod`, which is about to be captured.
+///
+/// # Errors
+/// Where there is none, or none that can be guarded.
+pub fn link_of(
+    pod: &NamespacedName,
+    netns: &Netns,
+    addresses: &[IpAddr],
+) -> Result<PodLink, GuardError> {
+    let found = find(pod, netns, addresses)?;
+    let none = || GuardError::NoInterface { pod: pod.clone(), addresses: addresses.to_vec() };
+    let link = found.ok_or_else(none)?;
+    if preflight::has_tcx() && !link.is_ethernet {
+        return Err(GuardError::NotEthernet(pod.clone()));
+    }
+    Ok(link)
+}
+
+fn find(
+    pod: &NamespacedName,
+    netns: &Netns,
+    addresses: &[IpAddr],
+) -> Result<Option<PodLink>, GuardError> {
+    let found = interface::find(netns, addresses);
+    found.map_err(|source| GuardError::Look { pod: pod.clone(), source })
 }

@@ -15,6 +15,7 @@ use super::{
     enroll::Pod,
     error::map,
     guard::Guards,
+    interface::PodLink,
     kernel::PodPrograms,
     links::{HookState, PinnedLink, Place, Wanted},
     listeners::PodListeners,
@@ -31,6 +32,7 @@ pub struct Prepared {
     pod: Arc<Pod>,
     record: Record,
     programs: PodPrograms,
+    ends: PodLink,
 }
 
 /// A pod whose connections go to the proxy.
@@ -41,6 +43,8 @@ pub struct Captured {
     pub record: Record,
     link: PinnedLink,
     guards: Guards,
+    /// The interface that has the pod's address.
+    interface: u32,
     config: Map<u32, Inbound>,
     port_modes: Map<u32, u32>,
     /// How often the entry, the rule and the settings were put back.
@@ -54,9 +58,10 @@ impl Prepared {
         record: Record,
         modes: &InboundModes,
         programs: PodPrograms,
+        ends: PodLink,
     ) -> Result<Self, CaptureError> {
         configure_modes(pod, modes, &programs.config, &programs.port_modes)?;
-        Ok(Self { pod: Arc::clone(pod), record, programs })
+        Ok(Self { pod: Arc::clone(pod), record, programs, ends })
     }
 
     /// Shows the program one listener of each group.
@@ -82,7 +87,7 @@ impl Prepared {
     /// Attaches the program, or puts it into the link that an earlier agent left, and has the
     /// pod's outbound connections captured.
     pub fn attach(self, pins: &Pins, pods: &Map<u64, bpf::Pod>) -> Result<Captured, CaptureError> {
-        let Self { pod, record, programs } = self;
+        let Self { pod, record, programs, ends } = self;
         let PodPrograms { inbound, guards, config, port_modes, listeners: _ } = programs;
         let place = pod.netns.as_fd().try_clone_to_owned().map_err(CaptureError::Pins)?;
         let link = PinnedLink::establish(Wanted {
@@ -94,10 +99,11 @@ impl Prepared {
             target: Target::Netns(pod.netns.inode()),
             hook: Hook::SkLookup,
         })?;
-        pods.insert(&record.cookie, &pod_entry(&pod)).map_err(map("PODS"))?;
+        let interface = ends.interface;
+        pods.insert(&record.cookie, &pod_entry(&pod, interface)).map_err(map("PODS"))?;
         // Last: from here on whatever is not captured does not get out.
-        let guards = Guards::establish(&pod, pins, guards)?;
-        Ok(Captured { pod, record, link, guards, config, port_modes, repairs: [0; 3] })
+        let guards = Guards::establish(&pod, pins, guards, &ends)?;
+        Ok(Captured { pod, record, link, guards, interface, config, port_modes, repairs: [0; 3] })
     }
 }
 
@@ -118,7 +124,7 @@ impl Captured {
     /// Looks whether the pod's hooks are in place, and puts back what is not.
     pub fn verify_and_repair(&mut self, pods: &Map<u64, bpf::Pod>) -> Vec<HookState> {
         let mut states = vec![self.link.verify_and_repair()];
-        let Self { pod, record, repairs: [entry, rule, settings], .. } = self;
+        let Self { pod, record, interface, repairs: [entry, rule, settings], .. } = self;
         let mut look = |what: &str, repairs: &mut u64, was_missing: Result<bool, String>| {
             *repairs += u64::from(was_missing == Ok(true));
             states.push(HookState {
@@ -133,8 +139,9 @@ impl Captured {
         let applied = sysctl::apply(&pod.netns, &record.sysctls);
         look("sysctls", settings, applied.map_err(|error| error.to_string()));
         if !record.released {
-            look("outbound", entry, put_back(pods, record.cookie, &pod_entry(pod)));
-            states.extend(self.guards.verify_and_repair());
+            let wanted = pod_entry(pod, *interface);
+            look("outbound", entry, put_back(pods, record.cookie, &wanted));
+            states.extend(self.guards.verify_and_repair(|link| *interface = link.interface));
         }
         states
     }
@@ -150,8 +157,8 @@ fn put_back(pods: &Map<u64, bpf::Pod>, cookie: u64, wanted: &bpf::Pod) -> Result
     Ok(!is_there)
 }
 
-fn pod_entry(pod: &Pod) -> bpf::Pod {
-    let mut entry = bpf::Pod::default();
+fn pod_entry(pod: &Pod, interface: u32) -> bpf::Pod {
+    let mut entry = bpf::Pod { interface, ..bpf::Pod::default() };
     for address in &pod.addresses {
         match address {
             IpAddr::V4(_) => entry.ipv4 = Address::from(*address),
@@ -174,7 +181,7 @@ fn configure_modes(
     for (port, mode) in &modes.ports {
         port_modes.insert(&(*port).into(), &(*mode as u32)).map_err(&map)?;
     }
-    let bpf::Pod { ipv4, ipv6 } = pod_entry(pod);
+    let bpf::Pod { ipv4, ipv6, .. } = pod_entry(pod, 0);
     let (netns, mode) = (pod.netns.cookie(), modes.others as u32);
     configure(config, &Inbound { netns, ipv4, ipv6, mode, reserved: 0 })?;
     let is_left = |port: &u32| !modes.ports.keys().any(|kept| u32::from(*kept) == *port);

@@ -82,6 +82,15 @@ pub enum ListenError {
     },
 }
 
+/// Who may have the ports already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Nobody: what listens there is an application, also one that would share the port.
+    Nobody,
+    /// This agent, which has connections of the pod still.
+    Ourselves,
+}
+
 /// Binds `workers` sets of listeners in the pod. They, and what they accept, are marked in `sockets`
 /// as the proxy's.
 ///
@@ -90,6 +99,7 @@ pub enum ListenError {
 pub fn bind(
     pod: &Pod,
     workers: usize,
+    expected: Expected,
     sockets: &SocketTable,
 ) -> Result<Vec<PodListeners>, ListenError> {
     let loopback = |address: &IpAddr| match address {
@@ -105,8 +115,22 @@ pub fn bind(
             })
             .collect::<Result<Vec<_>, _>>()
     };
+    let claim = |to: &dyn Fn(&IpAddr) -> IpAddr, port| {
+        pod.addresses.iter().try_for_each(|address| {
+            let address = SocketAddr::new(to(address), port);
+            unshared(address).map_err(|source| explain(&pod.name, address, source))
+        })
+    };
+    let is_free = || {
+        claim(&loopback, ports::OUTBOUND)?;
+        claim(&IpAddr::clone, ports::INBOUND)?;
+        claim(&IpAddr::clone, ports::HBONE)
+    };
     pod.netns
         .run(|| {
+            if expected == Expected::Nobody {
+                is_free()?;
+            }
             (0..workers)
                 .map(|_| {
                     Ok(PodListeners {
@@ -121,18 +145,29 @@ pub fn bind(
 }
 
 fn listen(address: SocketAddr, sockets: &SocketTable) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    // Connections of an earlier agent may still be in TIME_WAIT.
-    socket.set_reuse_address(true)?;
+    let socket = open(address)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
     sockets.mark_proxy_socket(socket.as_fd(), 0)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Fails where anybody listens, also an application that set `SO_REUSEPORT`: it would get some of
+/// the proxy's connections.
+fn unshared(address: SocketAddr) -> io::Result<()> {
+    open(address)?.bind(&address.into())
+}
+
+fn open(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Connections of an earlier agent may still be in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    Ok(socket)
 }
 
 fn explain(pod: &NamespacedName, address: SocketAddr, source: io::Error) -> ListenError {

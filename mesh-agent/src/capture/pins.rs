@@ -79,16 +79,26 @@ impl Pins {
         }
     }
 
-    /// Detaches and removes what agents of other layouts left.
-    pub fn remove_other_layouts(&self) -> io::Result<()> {
+    /// The pins of agents whose layouts were others, if there are any.
+    pub fn other_layouts(&self) -> io::Result<Vec<Self>> {
+        let mut layouts = Vec::new();
         for entry in fs::read_dir(&self.node)? {
-            let path = entry?.path();
-            if path != self.layout {
-                tracing::info!(path = %path.display(), "removing hooks of another layout version");
-                remove_tree(&path)?;
+            let layout = entry?.path();
+            if layout != self.layout {
+                layouts.push(Self { node: self.node.clone(), layout });
             }
         }
-        Ok(())
+        Ok(layouts)
+    }
+
+    /// Detaches and removes everything of this layout.
+    pub fn remove_layout(&self) -> io::Result<()> {
+        tracing::info!(path = %self.layout.display(), "removing hooks of another layout version");
+        // Guards before anything else: without the other hooks they would stop everybody.
+        for cookie in self.pods().unwrap_or_default() {
+            self.remove_pod(cookie)?;
+        }
+        remove_tree(&self.layout)
     }
 
     /// Detaches and removes everything of this node; whether there was anything.

@@ -92,11 +92,12 @@ impl Captor for Kernel {
             Before::Listed
         };
         let mut listed = None;
-        let (proxy, addresses) = (&self.proxy, &pod.addresses);
+        let (proxy, addresses, sockets) = (&self.proxy, &pod.addresses, self.capture.sockets());
         let serve = |pod: Arc<Pod>, listeners| {
             if before == Before::Listed {
-                // The last thing before the hooks: what is opened from then on is the mesh's.
-                listed = unmeshed::list(&pod.netns, addresses)
+                // Between the hooks and the proxy: what is opened from now on is the mesh's.
+                let passed = sockets.passed(pod.netns.cookie()).unwrap_or_default();
+                listed = unmeshed::list(&pod.netns, addresses, &passed)
                     .inspect_err(|error| {
                         tracing::warn!(pod = %pod.name, %error, "cannot tell what is from before");
                     })
@@ -105,14 +106,8 @@ impl Captor for Kernel {
             proxy.serve(pod, listeners);
             Ok(())
         };
-        let captured = match self.capture.capture(pod, modes.clone(), serve) {
-            Ok(captured) => captured,
-            Err(error) => {
-                // It may have been served already when a later step failed.
-                self.proxy.withdraw(&pod.uid);
-                return Err(error.to_string());
-            }
-        };
+        let captured = self.capture.capture(pod, modes.clone(), serve);
+        let captured = captured.map_err(|error| error.to_string())?;
         let Told { node, observer, unmeshed, plaintext, snapshot } = &self.told;
         if let Some(listed) = listed {
             unmeshed.note(&pod.uid, &captured.netns, &listed);

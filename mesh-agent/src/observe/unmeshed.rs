@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use mesh_common::model::Workload;
+use mesh_common::{bpf::ConnectionKey, model::Workload, ports};
 
 use super::{
     Observer,
@@ -27,13 +27,22 @@ pub struct Unmeshed {
     socket: TcpSocket,
 }
 
-/// The connections that a pod with these addresses has with others now.
+/// The connections that a pod with these addresses has with others, just after it was captured.
 ///
-/// What it says to itself is none, nor what reaches it at addresses that the mesh does not know.
+/// What it says to itself is none, nor what reaches it at addresses that the mesh does not know,
+/// nor what came since: that is in `passed`, or waits for a tunnel.
 ///
 /// # Errors
 /// Where the kernel cannot be asked.
-pub fn list(netns: &Netns, addresses: &[IpAddr]) -> Result<Vec<Unmeshed>, SockDiagError> {
+pub fn list(
+    netns: &Netns,
+    addresses: &[IpAddr],
+    passed: &[ConnectionKey],
+) -> Result<Vec<Unmeshed>, SockDiagError> {
+    let came_since = |socket: &TcpSocket| {
+        let key = ConnectionKey::new(netns.cookie(), socket.remote, socket.local);
+        socket.local.port() == ports::HBONE || passed.contains(&key)
+    };
     let listening: HashSet<u16> = tcp_sockets(netns, State::Listening)?
         .into_iter()
         .map(|socket| socket.local.port())
@@ -43,7 +52,8 @@ pub fn list(netns: &Netns, addresses: &[IpAddr]) -> Result<Vec<Unmeshed>, SockDi
         remote.is_loopback() || remote == local || addresses.contains(&remote)
     };
     let open = tcp_sockets(netns, State::Open)?.into_iter();
-    let others = open.filter(|socket| socket.is_held() && !is_its_own(socket));
+    let is_others = |it: &TcpSocket| it.is_held() && !is_its_own(it) && !came_since(it);
+    let others = open.filter(is_others);
     let connections = others.map(|socket| {
         let is_called = listening.contains(&socket.local.port());
         let reporter = if is_called { Reporter::Destination } else { Reporter::Source };

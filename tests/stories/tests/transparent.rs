@@ -386,8 +386,22 @@ fn a_second_interface_of_a_pod_is_left_alone() -> Result<()> {
 fn an_application_on_a_port_of_the_mesh_is_named() -> Result<()> {
     let mesh = shop("ports").start()?;
     let client = mesh.pod("legacy/client");
-    for port in [15001, 15006, 15008] {
-        client.serve_peer(port, &["echo"])?;
+    let shared = format!(
+        "
+l = socket(AF_INET); l.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+l.setsockopt(SOL_SOCKET, SO_REUSEPORT, 1)
+l.bind(('{}', int(sys.argv[1]))); l.listen()
+while True: l.accept()
+",
+        client.ipv4()
+    );
+    for (port, is_shared) in [(15001, false), (15006, false), (15008, false), (15008, true)] {
+        if is_shared {
+            // It would get some of the proxy's connections, as one who shares the very address.
+            serve_python(client, port, &shared)?;
+        } else {
+            client.serve_peer(port, &["echo"])?;
+        }
         mesh.objects().apply_namespace("legacy", true)?;
         let words = ["legacy/client".to_owned(), format!("port {port} is in use")];
         wait::until(&format!("status to name port {port}"), READY, || {
@@ -403,24 +417,33 @@ fn an_application_on_a_port_of_the_mesh_is_named() -> Result<()> {
 }
 
 #[test]
-fn applications_that_listen_with_a_mark_hear_from_the_pods_own_address() -> Result<()> {
-    const MARKED: &str = "
-l = socket(AF_INET); l.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1); l.setsockopt(SOL_SOCKET, 36, 7)
+fn applications_that_listen_with_a_mark_or_at_a_device_hear_from_the_pods_own_address() -> Result<()>
+{
+    const ANSWER: &str = "
 l.bind(('0.0.0.0', int(sys.argv[1]))); l.listen()
 while True:
     s, _ = l.accept()
     s.sendall(s.recv(100).replace(b'hello', s.getpeername()[0].encode())); s.close()
 ";
-    let mesh = echoes("marked-listener")?;
-    let web = mesh.pod("shop/web");
-    serve_python(web, 9000, MARKED)?;
-    for _ in 0..2 {
-        let program = "
+    const CALL: &str = "
 s = tcp('10.0.0.1'); s.connect(address(sys.argv[1])); s.sendall(b'hello')
 print(s.recv(100).decode())
 ";
-        let to = at(web.ipv4(), 9000);
-        assert_eq!(python(mesh.pod("shop/frontend"), program, &[&to])?, web.ipv4().to_string());
+    let mesh = echoes("wayward-listeners")?;
+    let web = mesh.pod("shop/web");
+    let kinds = [(9000, "36, 7"), (9001, "SO_BINDTODEVICE, b'eth0'")];
+    for (port, option) in kinds {
+        let open = format!(
+            "l = socket(AF_INET); l.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1); \
+             l.setsockopt(SOL_SOCKET, {option})"
+        );
+        serve_python(web, port, &(open + ANSWER))?;
+        // The first call finds it out, the second one knows.
+        for _ in 0..2 {
+            let to = at(web.ipv4(), port);
+            let seen = python(mesh.pod("shop/frontend"), CALL, &[&to])?;
+            assert_eq!(seen, web.ipv4().to_string(), "{option}");
+        }
     }
     Ok(())
 }
