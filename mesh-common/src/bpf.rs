@@ -316,11 +316,15 @@ pub enum Counter {
     EventLost = 15,
     /// Calls of connect() refused because they were known to fail.
     ConnectRefused = 16,
+    /// Packets of UDP that left captured pods, outside of the mesh.
+    UdpPassed = 17,
+    /// Packets of SCTP that did.
+    SctpPassed = 18,
 }
 
 impl Counter {
     /// Every counter with its name in metrics and status.
-    pub const ALL: [(Self, &'static str); 17] = [
+    pub const ALL: [(Self, &'static str); 19] = [
         (Self::Captured, "captured"),
         (Self::CaptureFailed, "capture_failed"),
         (Self::Published, "published"),
@@ -338,6 +342,8 @@ impl Counter {
         (Self::ProbeAdmitted, "probe_admitted"),
         (Self::EventLost, "event_lost"),
         (Self::ConnectRefused, "connect_refused"),
+        (Self::UdpPassed, "udp_passed"),
+        (Self::SctpPassed, "sctp_passed"),
     ];
 }
 

@@ -29,6 +29,8 @@ pub fn guard_pod(ctx: TcContext) -> i32 {
     let packet = Packet::new(&ctx);
     match packet.read() {
         Frame::Other => TCX_NEXT,
+        Frame::Udp => pass(Counter::UdpPassed),
+        Frame::Sctp => pass(Counter::SctpPassed),
         Frame::Syn { .. } => match packet.socket().and_then(|socket| socket.recall(&SK_PROXY)) {
             Some(_) => TCX_NEXT,
             None => drop(&ctx, Counter::GuardPodDropped),
@@ -42,7 +44,7 @@ pub fn guard_pod(ctx: TcContext) -> i32 {
 pub fn guard_host(ctx: TcContext) -> i32 {
     let Some(pod) = captured_pod() else { return TCX_NEXT };
     match Packet::new(&ctx).read() {
-        Frame::Other => TCX_NEXT,
+        Frame::Other | Frame::Udp | Frame::Sctp => TCX_NEXT,
         Frame::Syn { client, server } => {
             if client.address != pod.ipv4 && client.address != pod.ipv6 {
                 return drop(&ctx, Counter::GuardHostSpoofed);
@@ -68,6 +70,13 @@ pub fn guard_host(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn captured_pod() -> Option<&'static Inbound> {
     INBOUND.get(0).filter(|pod| pod.ipv4 != Address::NONE || pod.ipv6 != Address::NONE)
+}
+
+/// Counts what leaves a pod outside of the mesh.
+#[inline(always)]
+fn pass(counter: Counter) -> i32 {
+    count(counter);
+    TCX_NEXT
 }
 
 #[inline(always)]

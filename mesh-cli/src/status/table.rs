@@ -10,6 +10,7 @@ pub fn section(status: &v1::NodeStatus, palette: Palette) -> String {
     let facts = [
         vec!["controller".into(), controller(status)],
         vec!["plaintext".into(), plaintext(status)],
+        vec!["not TCP".into(), not_tcp(status)],
     ];
     text += &columns("  ", &facts);
     part(&mut text, "pods", status.pods.iter().map(pod).collect());
@@ -57,6 +58,16 @@ fn plaintext(status: &v1::NodeStatus) -> String {
             )
         }
     }
+}
+
+/// What leaves pods and is not the mesh's to carry.
+fn not_tcp(status: &v1::NodeStatus) -> String {
+    let packets = |name| status.counters.get(name).copied().unwrap_or_default();
+    format!(
+        "{} packets of UDP and {} of SCTP left captured pods, outside of the mesh",
+        packets("udp_passed"),
+        packets("sctp_passed")
+    )
 }
 
 fn pod(pod: &v1::PodStatus) -> Vec<String> {
@@ -117,6 +128,7 @@ mod tests {
              \u{20} controller  https://10.0.0.1:15012, connected, 12 resources\n\
              \u{20} plaintext   1 of 4 connections into pods (25 %) since the agent started, last at \
              2026-01-02T00:00:00Z: strict mode would refuse them\n\
+             \u{20} not TCP     0 packets of UDP and 0 of SCTP left captured pods, outside of the mesh\n\
              \u{20} pods\n\
              \u{20}   shop/db   failed    0 connections                          port 15001 is in use\n\
              \u{20}   shop/web  captured  1 connection, 1 unmeshed, 2 plaintext\n\

@@ -16,6 +16,8 @@ const IPV6: u16 = 0x86dd;
 const TAGS: [u16; 2] = [0x8100, 0x88a8];
 
 const TCP: u8 = 6;
+const UDP: u8 = 17;
+const SCTP: u8 = 132;
 /// IPv6 extension headers (RFC 8200, section 4; RFC 4302).
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
@@ -34,6 +36,10 @@ const ACK: u8 = 0x10;
 pub enum Frame {
     /// It opens no TCP connection.
     Other,
+    /// It is of UDP, which the mesh does not carry.
+    Udp,
+    /// It is of SCTP, which the mesh does not carry either.
+    Sctp,
     /// The first packet of a TCP connection.
     Syn {
         /// The address and port that call.
@@ -94,7 +100,7 @@ impl<'a> Packet<'a> {
     fn ipv4(&self) -> Frame {
         let Some(header) = self.load::<20>(ETHERNET) else { return Frame::Unreadable };
         if header[9] != TCP {
-            return Frame::Other;
+            return other(header[9]);
         }
         let word = |at: usize| {
             u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
@@ -144,7 +150,7 @@ impl<'a> Packet<'a> {
                     protocol = extension[0];
                     length
                 }
-                _ => return Frame::Other,
+                _ => return other(protocol),
             };
             payload.at += length;
         }
@@ -181,6 +187,16 @@ impl<'a> Packet<'a> {
             )
         };
         (result == 0).then_some(bytes)
+    }
+}
+
+/// A packet of another protocol than TCP.
+#[inline(always)]
+fn other(protocol: u8) -> Frame {
+    match protocol {
+        UDP => Frame::Udp,
+        SCTP => Frame::Sctp,
+        _ => Frame::Other,
     }
 }
 

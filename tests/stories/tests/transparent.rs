@@ -258,7 +258,12 @@ print(s.recv(100).decode(), s.getsockname()[0], name(s.getpeername()))
         let own = frontend.ipv4();
         assert_eq!(seen, format!("{own} {own} {} 5300", pod.ipv4()));
     }
-    Ok(())
+    // Two questions and an answer, of three captured pods; read every two seconds.
+    wait::until("status to count packets outside of the mesh", READY, || {
+        let (status, _) = mesh.status("node-1")?;
+        let packets = status["counters"]["udp_passed"].as_u64().unwrap_or_default();
+        Ok((packets >= 2).then_some(()))
+    })
 }
 
 #[test]
