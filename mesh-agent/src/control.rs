@@ -10,6 +10,7 @@
 //! ```
 
 pub mod connection;
+pub mod denials;
 pub mod enrolment;
 pub mod kernel;
 pub mod outage;

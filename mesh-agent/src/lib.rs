@@ -5,6 +5,7 @@ pub mod backoff;
 pub mod capture;
 pub mod config;
 pub mod control;
+pub mod denials;
 pub mod departure;
 pub mod files;
 pub mod http1;

@@ -14,12 +14,14 @@ use mesh_agent::{
     config::{Cli, Command, Config, Paths},
     control::{
         connection::{Address, Connection},
+        denials,
         enrolment::EnrolmentThread,
         kernel::{Kernel, Told},
         persist,
         plaintext::Plaintext,
         unserved,
     },
+    denials::Denials,
     departure::{ApiServer, Departure},
     identity::{Certificates, Store, renewal},
     observe::{Observer, kernel::KernelFlows, metrics::Metrics, unmeshed::UnmeshedTable},
@@ -165,16 +167,20 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
 
     let capture = Capture::start(capture_config(&config))?;
     unmeshed.keep_only(&capture.adopted());
+    let denials = Arc::new(Denials::new(capture.sockets()));
+    tokio::spawn(denials::follow(snapshot.changed(), Arc::clone(&denials)));
     let dependencies = Dependencies {
         sockets: capture.sockets(),
         snapshot: Arc::clone(&snapshot),
         certificates: Arc::clone(&certificates),
         observer: Arc::clone(&observer),
+        denials: Arc::clone(&denials),
     };
     let flows = KernelFlows {
         node: Arc::clone(&node),
         observer: Arc::clone(&observer),
         snapshot: Arc::clone(&snapshot),
+        denials: Arc::clone(&denials),
     };
     tokio::spawn(unserved::follow(Arc::clone(&snapshot), Arc::clone(&status), capture.sockets()));
     flows.start(capture.events()?).context("cannot read what the kernel programs tell")?;
@@ -194,6 +200,7 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
         unmeshed,
         plaintext,
         snapshot: Arc::clone(&snapshot),
+        denials,
     };
     let proxy = ProxyConfig { node, workers: config.workers() };
     let proxy = Arc::new(Proxy::start(proxy, dependencies).context("cannot start the proxy")?);

@@ -22,6 +22,7 @@ use mesh_common::model::Workload;
 
 use crate::{
     capture::{enroll::Pod, listeners::PodListeners, sockets::SocketTable},
+    denials::Denials,
     identity::Certificates,
     observe::Observer,
     snapshot::Snapshot,
@@ -30,6 +31,7 @@ use crate::{
 mod accept;
 mod buffer;
 mod deliver;
+mod denied;
 mod dial;
 mod failure;
 mod handshakes;
@@ -75,6 +77,8 @@ pub struct Dependencies {
     pub certificates: Arc<Certificates>,
     /// Where flows go.
     pub observer: Arc<Observer>,
+    /// Refusals that the kernel remembers.
+    pub denials: Arc<Denials>,
 }
 
 /// What every worker shares.
@@ -84,6 +88,7 @@ struct Shared {
     snapshot: Arc<Snapshot>,
     certificates: Arc<Certificates>,
     observer: Arc<Observer>,
+    denials: Arc<Denials>,
     refusals: RefusalLog,
     /// Speaks of accepting that fails.
     failed_accepts: Seldom,
@@ -120,13 +125,14 @@ impl Proxy {
     /// # Errors
     /// Where the system gives no thread or no epoll descriptor.
     pub fn start(config: ProxyConfig, dependencies: Dependencies) -> io::Result<Self> {
-        let Dependencies { sockets, snapshot, certificates, observer } = dependencies;
+        let Dependencies { sockets, snapshot, certificates, observer, denials } = dependencies;
         let shared = Arc::new(Shared {
             node: config.node,
             sockets,
             snapshot,
             certificates,
             observer,
+            denials,
             refusals: RefusalLog::default(),
             failed_accepts: Seldom::default(),
             pods: RwLock::default(),

@@ -17,7 +17,9 @@ use std::{
     path::Path,
 };
 
-use mesh_common::bpf::{ConnectionKey, Destination, Event, Inbound, Pod, ProbeKey, ProxySocket};
+use mesh_common::bpf::{
+    ConnectionKey, DenialKey, Destination, Event, Inbound, Pod, ProbeKey, ProxySocket,
+};
 
 /// `enum bpf_cmd`, as far as it is used here.
 #[derive(Clone, Copy)]
@@ -312,6 +314,8 @@ unsafe impl Plain for Pod {}
 unsafe impl Plain for ProxySocket {}
 // SAFETY: as above.
 unsafe impl Plain for ProbeKey {}
+// SAFETY: as above.
+unsafe impl Plain for DenialKey {}
 // SAFETY: as above.
 unsafe impl Plain for Event {}
 

@@ -146,6 +146,31 @@ pub struct ProbeKey {
     pub reserved: u32,
 }
 
+/// A place that a pod may not call: the key of `DENIALS`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct DenialKey {
+    /// Cookie of the caller's network namespace.
+    pub netns: u64,
+    /// The address that the application asks for.
+    pub address: Address,
+    /// The port that it asks for.
+    pub port: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+impl DenialKey {
+    /// The key of calls from the pod of namespace `netns` to `place`.
+    pub fn new(netns: u64, place: SocketAddr) -> Self {
+        let Destination { address, port } = place.into();
+        Self { netns, address, port, reserved: 0 }
+    }
+}
+
+/// How many denials the kernel remembers; of the others the proxy is asked each time.
+pub const DENIALS: u32 = 8192;
+
 /// Whose connection it is that `ADMITTED` has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -179,6 +204,8 @@ pub enum EventKind {
     NoEndpoint = 2,
     /// The same, as the agent gives no sign of life.
     AgentLost = 3,
+    /// The same, as the proxy has refused such a call a moment ago.
+    Denied = 4,
 }
 
 /// After how many nanoseconds without a heartbeat the agent counts as lost. It writes one a second.
@@ -320,11 +347,13 @@ pub enum Counter {
     UdpPassed = 17,
     /// Packets of SCTP that did.
     SctpPassed = 18,
+    /// Calls of connect() refused because a policy does not allow them.
+    ConnectDenied = 19,
 }
 
 impl Counter {
     /// Every counter with its name in metrics and status.
-    pub const ALL: [(Self, &'static str); 19] = [
+    pub const ALL: [(Self, &'static str); 20] = [
         (Self::Captured, "captured"),
         (Self::CaptureFailed, "capture_failed"),
         (Self::Published, "published"),
@@ -344,6 +373,7 @@ impl Counter {
         (Self::ConnectRefused, "connect_refused"),
         (Self::UdpPassed, "udp_passed"),
         (Self::SctpPassed, "sctp_passed"),
+        (Self::ConnectDenied, "connect_denied"),
     ];
 }
 
@@ -376,6 +406,7 @@ mod tests {
         assert_eq!(size_of::<Destination>(), 16 + 4);
         assert_eq!(size_of::<ConnectionKey>(), 8 + 16 + 16 + 4 + 4);
         assert_eq!(size_of::<ProbeKey>(), 8 + 16 + 4 + 4);
+        assert_eq!(size_of::<DenialKey>(), 8 + 16 + 4 + 4);
         assert_eq!(size_of::<Event>(), size_of::<ConnectionKey>() + 4 + 4);
         assert_eq!(size_of::<Pod>(), 32 + 4 + 4);
         assert_eq!(size_of::<ProxySocket>(), 8);

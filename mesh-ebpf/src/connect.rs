@@ -8,19 +8,20 @@
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use aya_log_ebpf::debug;
 use mesh_common::{
-    bpf::{Address, ConnectionKey, Counter, Destination, EventKind, Pod},
+    bpf::{Address, ConnectionKey, Counter, DenialKey, Destination, EventKind, Pod},
     ports,
 };
 
 use crate::{
-    maps::{ORIGIN, PODS, SK_PROXY, UNSERVED, count, is_agent_alive, tell},
-    raw::{Call, Socket, random, value},
+    maps::{DENIALS, ORIGIN, PODS, SK_PROXY, UNSERVED, count, is_agent_alive, tell},
+    raw::{Call, Socket, monotonic, random, value},
 };
 
 /// The kernel goes on with the call.
 const PROCEED: i32 = 1;
 /// The call fails with the errno that was set.
 const REFUSE: i32 = 0;
+const EPERM: i32 = 1;
 const ENOMEM: i32 = 12;
 const ENETUNREACH: i32 = 101;
 const ECONNREFUSED: i32 = 111;
@@ -108,16 +109,19 @@ fn judge(call: &Call<'_>, asked: Destination) -> Verdict {
         return Verdict::Refuse(ENETUNREACH);
     }
     let known_failure = if !is_agent_alive() {
-        Some(EventKind::AgentLost)
+        Some((EventKind::AgentLost, Counter::ConnectRefused, ECONNREFUSED))
     } else if value(&UNSERVED, &asked).is_some() {
         // What kube-proxy gives for such a port (its REJECT, told to the caller's own kernel).
-        Some(EventKind::NoEndpoint)
+        Some((EventKind::NoEndpoint, Counter::ConnectRefused, ECONNREFUSED))
+    } else if is_denied(call, &asked) {
+        // What a firewall in the caller's own kernel gives.
+        Some((EventKind::Denied, Counter::ConnectDenied, EPERM))
     } else {
         None
     };
-    if let Some(kind) = known_failure {
+    if let Some((kind, counter, errno)) = known_failure {
         forget(&socket);
-        count(Counter::ConnectRefused);
+        count(counter);
         tell(
             kind,
             &ConnectionKey {
@@ -128,7 +132,7 @@ fn judge(call: &Call<'_>, asked: Destination) -> Verdict {
                 server_port: asked.port,
             },
         );
-        return Verdict::Refuse(ECONNREFUSED);
+        return Verdict::Refuse(errno);
     }
     if !remember(&socket, &asked) {
         count(Counter::CaptureFailed);
@@ -136,6 +140,18 @@ fn judge(call: &Call<'_>, asked: Destination) -> Verdict {
     }
     count(Counter::Captured);
     Verdict::Redirect(listener(call, &socket, &own))
+}
+
+/// Whether the proxy has refused such a call, and that still holds.
+#[inline(always)]
+fn is_denied(call: &Call<'_>, asked: &Destination) -> bool {
+    let key = DenialKey {
+        netns: call.netns_cookie(),
+        address: asked.address,
+        port: asked.port,
+        reserved: 0,
+    };
+    value(&DENIALS, &key).is_some_and(|until| monotonic() < until)
 }
 
 /// Whether there was memory for it.

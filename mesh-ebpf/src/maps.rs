@@ -9,8 +9,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf, SockMap},
 };
 use mesh_common::bpf::{
-    ConnectionKey, Counter, Destination, EVENT_BYTES, Event, EventKind, HEARTBEAT_STALE, Inbound,
-    MODE_PORTS, Pod, ProbeKey, ProxySocket,
+    ConnectionKey, Counter, DENIALS as MOST_DENIALS, DenialKey, Destination, EVENT_BYTES, Event,
+    EventKind, HEARTBEAT_STALE, Inbound, MODE_PORTS, Pod, ProbeKey, ProxySocket,
 };
 
 use crate::raw::{INHERITED, SkStorage};
@@ -52,6 +52,12 @@ pub static PROBES: HashMap<ProbeKey, u64> = HashMap::with_max_entries(65536, BPF
 #[map]
 pub static UNSERVED: HashMap<Destination, u32> =
     HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
+
+/// Calls that a policy does not allow, as the proxy said a moment ago; the value is until when that
+/// holds, in nanoseconds of CLOCK_MONOTONIC. Missing: the proxy decides.
+#[map]
+pub static DENIALS: HashMap<DenialKey, u64> =
+    HashMap::with_max_entries(MOST_DENIALS, BPF_F_NO_PREALLOC);
 
 /// One entry: when the agent last gave a sign of life, in nanoseconds of CLOCK_MONOTONIC. Old: new
 /// connections of captured pods are refused at once, as where it is dead.

@@ -41,7 +41,7 @@ const NODE_HOOKS: [(&str, Hook); 5] = [
 ];
 
 /// The maps that every instance of the programs shares.
-const SHARED_MAPS: [&str; 14] = [
+const SHARED_MAPS: [&str; 15] = [
     "PODS",
     "ORIGINAL_DESTINATIONS",
     "ADMITTED",
@@ -49,6 +49,7 @@ const SHARED_MAPS: [&str; 14] = [
     "PASSED",
     "PROBES",
     "UNSERVED",
+    "DENIALS",
     "HEARTBEAT",
     "EVENTS",
     "COUNTERS",

@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-use mesh_common::bpf::{ConnectionKey, Destination, ProxySocket};
+use mesh_common::bpf::{ConnectionKey, DenialKey, Destination, ProxySocket};
 
 use super::pins::Pins;
 use crate::sys::Map;
@@ -19,6 +19,7 @@ pub struct SocketTable {
     proxy_sockets: Map<i32, ProxySocket>,
     passed: Map<ConnectionKey, u32>,
     unserved: Map<Destination, u32>,
+    denials: Map<DenialKey, u64>,
 }
 
 impl SocketTable {
@@ -28,6 +29,7 @@ impl SocketTable {
             proxy_sockets: Map::open(&pins.map("SK_PROXY"))?,
             passed: Map::open(&pins.map("PASSED"))?,
             unserved: Map::open(&pins.map("UNSERVED"))?,
+            denials: Map::open(&pins.map("DENIALS"))?,
         })
     }
 
@@ -84,6 +86,22 @@ impl SocketTable {
         Ok(())
     }
 
+    /// Has connect() to a place fail until `until`, in nanoseconds of CLOCK_MONOTONIC.
+    ///
+    /// # Errors
+    /// Where the map is full; the proxy then decides.
+    pub fn deny(&self, call: &DenialKey, until: u64) -> io::Result<()> {
+        self.denials.insert(call, &until)
+    }
+
+    /// Leaves such calls to the proxy again.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn forget_denial(&self, call: &DenialKey) -> io::Result<()> {
+        self.denials.remove(call)
+    }
+
     /// The same of every pod, by the cookie of its namespace.
     ///
     /// # Errors
@@ -105,8 +123,12 @@ impl SocketTable {
         Ok(())
     }
 
-    /// Forgets every destination: those of connections that died with an earlier agent.
+    /// Forgets every destination and denial: of connections that died with an earlier agent, and of
+    /// policies that may have changed since.
     pub(super) fn clear(&self) -> io::Result<()> {
+        for call in self.denials.keys()? {
+            self.denials.remove(&call)?;
+        }
         for connection in self.original_destinations.keys()? {
             self.original_destinations.remove(&connection)?;
         }

@@ -13,6 +13,7 @@ use mesh_common::model::Workload;
 use super::{enrolment::Captor, plaintext::Plaintext};
 use crate::{
     capture::{Capture, CaptureError, HookState, InboundModes, enroll::Pod},
+    denials::Denials,
     observe::{
         Observer,
         unmeshed::{self, UnmeshedTable},
@@ -46,6 +47,8 @@ pub struct Told {
     pub plaintext: Arc<Plaintext>,
     /// Who is where.
     pub snapshot: Arc<Snapshot>,
+    /// What the kernel refuses for pods that are captured now.
+    pub denials: Arc<Denials>,
 }
 
 /// A network namespace and where it was found. The proxy's descriptors keep its number from
@@ -108,7 +111,7 @@ impl Captor for Kernel {
         };
         let captured = self.capture.capture(pod, modes.clone(), serve);
         let captured = captured.map_err(|error| error.to_string())?;
-        let Told { node, observer, unmeshed, plaintext, snapshot } = &self.told;
+        let Told { node, observer, unmeshed, plaintext, snapshot, denials: _ } = &self.told;
         if let Some(listed) = listed {
             unmeshed.note(&pod.uid, &captured.netns, &listed);
             unmeshed::report(&listed, observer, snapshot, node, pod);
@@ -129,6 +132,8 @@ impl Captor for Kernel {
     fn release(&mut self, uid: &str) -> Result<(), String> {
         self.capture.release(uid).map_err(|error| error.to_string())?;
         self.proxy.drain(uid);
+        // Nobody is judged for this pod from here on.
+        self.told.denials.flush();
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use mesh_common::bpf::{Address, ConnectionKey, Event, EventKind};
+use mesh_common::bpf::{Address, ConnectionKey, DenialKey, Event, EventKind};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
@@ -18,7 +18,7 @@ use super::{
     Observer,
     flow::{Flow, Peer, Reporter, Security, Verdict},
 };
-use crate::{capture::Events, snapshot::Snapshot};
+use crate::{capture::Events, denials::Denials, snapshot::Snapshot};
 
 /// Who is told what the kernel programs did.
 pub struct KernelFlows {
@@ -28,6 +28,8 @@ pub struct KernelFlows {
     pub observer: Arc<Observer>,
     /// Who is where.
     pub snapshot: Arc<Snapshot>,
+    /// What the proxy said of calls that the kernel refuses in its place.
+    pub denials: Arc<Denials>,
 }
 
 impl KernelFlows {
@@ -59,7 +61,7 @@ impl KernelFlows {
     }
 
     fn tell(&self, event: &Event) {
-        let ConnectionKey { client, client_port, server, server_port, .. } = event.connection;
+        let ConnectionKey { netns, client, client_port, server, server_port } = event.connection;
         let (Some(client), Some(server)) =
             (socket_addr(client, client_port), socket_addr(server, server_port))
         else {
@@ -70,6 +72,10 @@ impl KernelFlows {
             self.observer.opened(flow.edge());
             self.observer.ended(flow);
             return;
+        }
+        if event.kind == EventKind::Denied as u32 {
+            let denial = self.denial(netns, client.ip(), server);
+            return self.observer.record(denial);
         }
         let reason = if event.kind == EventKind::NoEndpoint as u32 {
             "no ready endpoint for this port of the Service"
@@ -86,6 +92,20 @@ impl KernelFlows {
         let destination = Peer { address: Some(server), ..self.pod(server.ip()) };
         let reason = "a probe or hook of the pod names this port";
         self.flow(Reporter::Destination, source, destination, Verdict::Forwarded, reason)
+    }
+
+    /// A call that the kernel refused because the proxy had refused one like it.
+    fn denial(&self, netns: u64, client: IpAddr, server: SocketAddr) -> Flow {
+        match self.denials.said(&DenialKey::new(netns, server)) {
+            Some(said) => {
+                Flow { time: SystemTime::now(), duration: Duration::ZERO, ..(*said).clone() }
+            }
+            None => {
+                let reason = "denied by a policy; the flow of an earlier call says by which";
+                let flow = self.refusal(client, server, reason);
+                Flow { verdict: Verdict::Denied, ..flow }
+            }
+        }
     }
 
     /// A call of connect() that failed in the kernel, before the socket had a port.

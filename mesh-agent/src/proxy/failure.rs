@@ -11,6 +11,9 @@ pub(super) enum Failure {
     /// A policy refused; the text names it and the rule.
     #[error("{0}")]
     Denied(String),
+    /// The far proxy refused, and does not say that a policy did.
+    #[error("{0}")]
+    Refused(String),
     /// The Service has no ready endpoint for that port.
     #[error("no ready endpoint for this port of the Service")]
     NoEndpoint,
@@ -85,6 +88,7 @@ impl Failure {
             | Self::Tunnel { .. }
             | Self::Upstream(_) => true,
             Self::Denied(_)
+            | Self::Refused(_)
             | Self::NoEndpoint
             | Self::Handshake(_)
             | Self::Rejected(_)
@@ -103,6 +107,7 @@ impl Failure {
         matches!(
             self,
             Self::Denied(_)
+                | Self::Refused(_)
                 | Self::Handshake(_)
                 | Self::NotOurs(_)
                 | Self::BadAuthority(_)

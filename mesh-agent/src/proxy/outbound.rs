@@ -9,6 +9,7 @@ use mesh_common::{bpf::ConnectionKey, model::Workload};
 use tokio::net::TcpStream;
 
 use super::{
+    denied::Denied,
     dial,
     failure::Failure,
     hbone,
@@ -99,17 +100,26 @@ async fn connect(
     destination: SocketAddr,
     record: &mut Record,
 ) -> Result<Connected, Failure> {
-    let route = route::choose(&context.shared, destination);
+    let shared = &*context.shared;
+    let asked = shared.denials.ask();
+    let route = route::choose(shared, destination);
     let mut failure = Failure::NoEndpoint;
-    if let Some(service) = route.service {
-        record.service(service);
+    if let Some(service) = &route.service {
+        record.service(service.clone());
     }
     for upstream in &route.upstreams {
         record.upstream(upstream);
         match try_upstream(context, pod, upstream, record).await {
             Ok(connected) => return Ok(connected),
             Err(failed) if failed.is_retriable() => failure = failed,
-            Err(failed) => return Err(failed),
+            Err(failed) => {
+                if let Failure::Denied(reason) = &failed {
+                    let route = &route;
+                    Denied { shared, caller: pod, destination, route, upstream, asked }
+                        .remember(record.denial(reason));
+                }
+                return Err(failed);
+            }
         }
     }
     Err(failure)
@@ -155,11 +165,16 @@ fn judge(
     to: SocketAddr,
     record: &mut Record,
 ) -> Result<Leash, Failure> {
-    let Pod { identity, addresses, .. } = &*caller.pod;
-    let own = addresses.iter().find(|own| own.is_ipv4() == to.is_ipv4());
-    let from = own.copied().unwrap_or(to.ip());
-    let right = Right { source: Some(identity.clone()), from, callee: callee.clone(), to };
+    let right = right(caller, callee, to);
     let leash = context.rights.hold(right.clone());
     record.audit(right.judge(&context.shared.snapshot)?);
     Ok(leash)
+}
+
+/// What `caller` needs to call `callee`, a pod of the same node, at `to`.
+pub(super) fn right(caller: &ServedPod, callee: &Arc<Workload>, to: SocketAddr) -> Right {
+    let Pod { identity, addresses, .. } = &*caller.pod;
+    let own = addresses.iter().find(|own| own.is_ipv4() == to.is_ipv4());
+    let from = own.copied().unwrap_or(to.ip());
+    Right { source: Some(identity.clone()), from, callee: callee.clone(), to }
 }

@@ -18,6 +18,7 @@ use crate::{
 };
 
 /// A connection that has not ended.
+#[derive(Clone)]
 pub(super) struct Record {
     observer: Arc<Observer>,
     node: Arc<str>,
@@ -129,6 +130,12 @@ impl Record {
         let verdict = if failure.is_denial() { Verdict::Denied } else { Verdict::Error };
         let observer = self.observer.clone();
         observer.record(self.finish(verdict, failure.to_string(), 0, 0));
+    }
+
+    /// What is told of further calls that are refused for `reason`, before they have a port.
+    pub(super) fn denial(&self, reason: &str) -> Flow {
+        let flow = self.clone().finish(Verdict::Denied, reason.to_owned(), 0, 0);
+        Flow { source: Peer { address: None, ..flow.source }, ..flow }
     }
 
     fn finish(

@@ -1,11 +1,15 @@
 //! Where a captured connection goes: from the address that the application asked for to a list
 //! of places to try.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use mesh_common::model::{NamespacedName, Workload};
 
 use super::{Shared, pod::ServedPod};
+use crate::snapshot::Endpoint;
 
 /// Where a connection may go.
 pub(super) struct Route {
@@ -43,18 +47,33 @@ pub(super) fn choose(shared: &Shared, destination: SocketAddr) -> Route {
     if let Some(service) = shared.snapshot.service_at(destination.ip()) {
         let mut endpoints = shared.snapshot.endpoints(&service.name, destination.port());
         fastrand::shuffle(&mut endpoints);
-        let upstreams = endpoints
-            .into_iter()
-            .filter_map(|(workload, port)| {
-                let ip = workload.address_like(destination.ip())?;
-                Some(upstream(shared, SocketAddr::new(ip, port), Some(workload)))
-            })
-            .take(TRIES)
-            .collect();
+        let upstreams = upstreams(shared, endpoints, destination.ip()).take(TRIES).collect();
         return Route { service: Some(service.name.clone()), upstreams };
     }
     let workload = shared.snapshot.workload_at(destination.ip());
     Route { service: None, upstreams: vec![upstream(shared, destination, workload)] }
+}
+
+/// Every place behind `destination`, an address and port of `service`.
+pub(super) fn endpoints(
+    shared: &Shared,
+    service: &NamespacedName,
+    destination: SocketAddr,
+) -> impl Iterator<Item = Upstream> {
+    let endpoints = shared.snapshot.endpoints(service, destination.port());
+    upstreams(shared, endpoints, destination.ip())
+}
+
+/// The endpoints that have an address of the same family as `like`.
+fn upstreams(
+    shared: &Shared,
+    endpoints: Vec<Endpoint>,
+    like: IpAddr,
+) -> impl Iterator<Item = Upstream> {
+    endpoints.into_iter().filter_map(move |(workload, port)| {
+        let ip = workload.address_like(like)?;
+        Some(upstream(shared, SocketAddr::new(ip, port), Some(workload)))
+    })
 }
 
 fn upstream(shared: &Shared, address: SocketAddr, workload: Option<Arc<Workload>>) -> Upstream {

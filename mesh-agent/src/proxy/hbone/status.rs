@@ -8,6 +8,8 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use crate::proxy::failure::Failure;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+/// The error that a policy's refusal is (RFC 9209, section 2.3.15).
+const DENIED: &str = "http_request_denied";
 /// Why a caller is told no more than this: a header is not a log.
 const DETAIL_BYTES: usize = 512;
 
@@ -21,7 +23,7 @@ pub(in crate::proxy) fn revoked() -> Reason {
 /// The answer to a CONNECT that failed so.
 pub(super) fn to_response(failure: &Failure) -> Response<()> {
     let (status, error) = match failure {
-        Failure::Denied(_) => (StatusCode::FORBIDDEN, "http_request_denied"),
+        Failure::Denied(_) => (StatusCode::FORBIDDEN, DENIED),
         Failure::NotOurs(_) => (StatusCode::BAD_REQUEST, "destination_not_found"),
         Failure::BadAuthority(_) => (StatusCode::BAD_REQUEST, "http_request_error"),
         Failure::NotConnect(_) => (StatusCode::METHOD_NOT_ALLOWED, "http_request_error"),
@@ -45,8 +47,9 @@ pub(super) fn to_failure<B>(response: &Response<B>, address: SocketAddr) -> Fail
         format!("the proxy of {address} answered CONNECT with {answer}; its own log says why")
     });
     match response.status() {
+        StatusCode::FORBIDDEN if status.is_some_and(says_denied) => Failure::Denied(details),
         // ztunnel says 401 where a policy refuses (docs/interop.md).
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::Denied(details),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::Refused(details),
         StatusCode::SERVICE_UNAVAILABLE => Failure::Upstream(details),
         _ => Failure::Rejected(details),
     }
@@ -63,6 +66,13 @@ fn quote(text: &str) -> String {
         }
     }
     quoted
+}
+
+/// Whether the `error` parameter of a Proxy-Status field says that a policy refused.
+fn says_denied(field: &str) -> bool {
+    // Before the details, which are a text.
+    let parameters = field.split("details=").next().unwrap_or_default().split(';');
+    parameters.filter_map(|it| it.trim().strip_prefix("error=")).any(|error| error == DENIED)
 }
 
 /// The `details` parameter of a Proxy-Status field.
@@ -91,6 +101,28 @@ mod tests {
         assert_eq!(response.status(), StatusCode::FORBIDDEN);
         let Failure::Denied(reason) = to_failure(&response, address) else { panic!("not denied") };
         assert_eq!(reason, failure.to_string());
+    }
+
+    #[test]
+    fn only_a_word_of_a_policy_is_a_denial() {
+        let address = "10.0.0.1:80".parse().expect("a literal");
+        let answer = |status: StatusCode, field: &'static str| {
+            let mut response = Response::new(());
+            *response.status_mut() = status;
+            response.headers_mut().insert(PROXY_STATUS, HeaderValue::from_static(field));
+            to_failure(&response, address)
+        };
+        let denied = answer(StatusCode::FORBIDDEN, "x; error=http_request_denied");
+        assert!(matches!(denied, Failure::Denied(_)), "{denied}");
+        for (status, field) in [
+            (StatusCode::FORBIDDEN, "x; details=\"; error=http_request_denied\""),
+            (StatusCode::FORBIDDEN, "x; error=http_request_error"),
+            (StatusCode::UNAUTHORIZED, "x; error=http_request_denied"),
+        ] {
+            let refused = answer(status, field);
+            assert!(matches!(refused, Failure::Refused(_)), "{status} {field}");
+            assert!(refused.is_denial());
+        }
     }
 
     #[test]
