@@ -92,6 +92,12 @@ impl Enrolment {
         certificate: impl Fn(&SpiffeId) -> Result<(), String>,
         captor: &mut dyn Captor,
     ) {
+        // Before what takes longer: until then the kernel lets in plaintext that may be refused now.
+        for workload in desired {
+            if let Some(entry) = self.pods.get_mut(&workload.uid) {
+                entry.adjust(now, workload, captor);
+            }
+        }
         let wanted: BTreeSet<_> = desired.iter().map(|workload| &workload.uid).collect();
         let leaving: Vec<_> =
             self.pods.keys().filter(|uid| !wanted.contains(uid)).cloned().collect();
@@ -186,6 +192,27 @@ impl Entry {
         }
     }
 
+    /// Has a pod that stays captured receive plaintext as `workload` says.
+    fn adjust(&mut self, now: Instant, workload: &Arc<Workload>, captor: &mut dyn Captor) {
+        if !is_same_place(&self.workload, workload) || self.is_waiting_until(now) {
+            return;
+        }
+        let modes = InboundModes::of(workload);
+        if matches!(&self.state, State::Captured(current) if *current != modes) {
+            self.set_modes(now, modes, captor);
+        }
+    }
+
+    fn set_modes(&mut self, now: Instant, modes: InboundModes, captor: &mut dyn Captor) {
+        let set = |uid: &str, captor: &mut dyn Captor| captor.set_inbound_modes(uid, &modes);
+        if self.step(now, "change the inbound modes of", set, captor) {
+            let InboundModes { others, ports, probes } = &modes;
+            let name = &self.workload.name;
+            tracing::info!(pod = %name, ?others, ?ports, ?probes, "inbound modes");
+            self.state = State::Captured(modes);
+        }
+    }
+
     /// Steps towards being captured as `workload` says.
     fn enter(
         &mut self,
@@ -220,16 +247,7 @@ impl Entry {
         let modes = InboundModes::of(workload);
         match &self.state {
             State::Captured(current) if *current == modes => {}
-            State::Captured(_) => {
-                let set =
-                    |uid: &str, captor: &mut dyn Captor| captor.set_inbound_modes(uid, &modes);
-                if self.step(now, "change the inbound modes of", set, captor) {
-                    let InboundModes { others, ports, probes } = &modes;
-                    let name = &workload.name;
-                    tracing::info!(pod = %name, ?others, ?ports, ?probes, "inbound modes");
-                    self.state = State::Captured(modes);
-                }
-            }
+            State::Captured(_) => self.set_modes(now, modes, captor),
             State::New | State::Draining => {
                 let Some(identity) = &workload.identity else { return };
                 if let Err(reason) = certificate(identity) {

@@ -9,7 +9,10 @@ use std::{
 };
 
 use mesh_common::bpf::ConnectionKey;
-use tokio::{sync::Notify, time};
+use tokio::{
+    sync::{Notify, watch},
+    time,
+};
 
 use crate::{
     capture::{enroll::Pod, sockets::SocketTable},
@@ -26,8 +29,7 @@ use crate::{
 /// How long changes are collected before connections are judged again: a policy and what it is
 /// attached to may come in two messages. The promise is 1 s.
 const SETTLE: Duration = Duration::from_millis(100);
-/// The pauses before further looks. The kernel learns of a change when its pod's turn comes, and
-/// until then goes on to let plaintext in; a handshake may end later still.
+/// The pauses before further looks: a handshake that the kernel let begin may end later.
 const AGAIN: [Duration; 3] =
     [Duration::from_millis(400), Duration::from_millis(1500), Duration::from_secs(3)];
 
@@ -47,18 +49,24 @@ pub struct Plaintext {
     pub pods: Pods,
 }
 
-/// The captured pods, and a bell for when there is one more.
+/// The captured pods, and a bell for when there is more to judge than the snapshot tells.
 #[derive(Default)]
 pub struct Pods {
     captured: Mutex<HashMap<Arc<str>, Arc<Pod>>>,
-    more: Notify,
+    bell: Notify,
 }
 
 impl Plaintext {
     /// Watches a pod that is captured; of an earlier agent it may have what lost its right since.
     pub fn watch(&self, pod: Arc<Pod>) {
         self.pods().insert(Arc::clone(&pod.uid), pod);
-        self.pods.more.notify_one();
+        self.pods.bell.notify_one();
+    }
+
+    /// The kernel receives plaintext of a pod in another way from now on: what it let in until this
+    /// moment is judged, however long after the change of policies that is.
+    pub fn modes_changed(&self) {
+        self.pods.bell.notify_one();
     }
 
     /// Forgets a pod that has left the mesh.
@@ -81,29 +89,7 @@ impl Plaintext {
 
     /// Judges for as long as the process lives.
     pub async fn follow(self: Arc<Self>) {
-        let mut changed = self.snapshot.changed();
-        loop {
-            tokio::select! {
-                changed = changed.changed() => if changed.is_err() { return },
-                () = self.pods.more.notified() => {}
-            }
-            time::sleep(SETTLE).await;
-            changed.mark_unchanged();
-            self.look().await;
-            for pause in AGAIN {
-                let news = async {
-                    tokio::select! {
-                        _ = changed.changed() => {}
-                        () = self.pods.more.notified() => self.pods.more.notify_one(),
-                    }
-                };
-                if time::timeout(pause, news).await.is_ok() {
-                    changed.mark_changed();
-                    break;
-                }
-                self.look().await;
-            }
-        }
+        look_after(self.snapshot.changed(), &self.pods.bell, || self.look()).await;
     }
 
     async fn look(self: &Arc<Self>) {
@@ -200,5 +186,67 @@ impl Plaintext {
 
     fn pods(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Pod>>> {
         self.pods.captured.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks a moment after each change and each ring of `bell`, and again after the pauses of [`AGAIN`],
+/// until nothing can change any more.
+async fn look_after<L: Future<Output = ()>>(
+    mut changed: watch::Receiver<u64>,
+    bell: &Notify,
+    look: impl Fn() -> L,
+) {
+    let mut pauses = [].iter();
+    loop {
+        let news = async {
+            tokio::select! {
+                changed = changed.changed() => changed.is_ok(),
+                () = bell.notified() => true,
+            }
+        };
+        let news = match pauses.next() {
+            Some(pause) => time::timeout(*pause, news).await.ok(),
+            None => Some(news.await),
+        };
+        match news {
+            Some(false) => return,
+            Some(true) => {
+                time::sleep(SETTLE).await;
+                changed.mark_unchanged();
+                pauses = AGAIN.iter();
+            }
+            None => {}
+        }
+        look().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// When looks happened, in milliseconds, within 20 s of a change at once and a ring at 3.2 s.
+    #[tokio::test(start_paused = true)]
+    async fn a_look_follows_the_kernel_however_late_it_learns_of_a_change() {
+        let (change, changed) = watch::channel(0_u64);
+        let bell = Notify::new();
+        let start = Instant::now();
+        let looks = Mutex::new(Vec::new());
+        let look = || async {
+            let mut looks = looks.lock().unwrap_or_else(PoisonError::into_inner);
+            looks.push(start.elapsed().as_millis());
+        };
+        let story = async {
+            change.send_replace(1);
+            time::sleep(Duration::from_millis(3200)).await;
+            bell.notify_one();
+            time::sleep(Duration::from_millis(16_800)).await;
+            drop(change);
+        };
+        tokio::join!(look_after(changed, &bell, look), story);
+        let looks = looks.into_inner().unwrap_or_else(PoisonError::into_inner);
+        assert_eq!(looks, [100, 500, 2000, 3300, 3700, 5200, 8200]);
     }
 }

@@ -246,6 +246,18 @@ fn policies_change_the_inbound_mode_live() {
 }
 
 #[test]
+fn inbound_modes_change_before_anything_that_takes_longer() {
+    let mut world = World::new();
+    world.want(&[pod("b"), pod("c")]);
+    let judged = Workload {
+        authorization_policies: vec![NamespacedName::new("shop", "web")],
+        ..Workload::clone(&pod("c"))
+    };
+    let calls = world.want(&[pod("a"), Arc::new(judged)]);
+    assert_eq!(calls, ["Proxy c", "release b", "finish b", "capture a"]);
+}
+
+#[test]
 fn pods_of_an_earlier_agent_that_are_not_wanted_are_released() {
     let mut world = World::new();
     world.captor.adopted.extend(["a".into(), "b".into()]);
