@@ -17,6 +17,7 @@ use crate::sys::Map;
 pub struct SocketTable {
     original_destinations: Map<ConnectionKey, Destination>,
     proxy_sockets: Map<i32, ProxySocket>,
+    admitted: Map<ConnectionKey, u32>,
     passed: Map<ConnectionKey, u32>,
     unserved: Map<Destination, u32>,
     denials: Map<DenialKey, u64>,
@@ -27,6 +28,7 @@ impl SocketTable {
         Ok(Self {
             original_destinations: Map::open(&pins.map("ORIGINAL_DESTINATIONS"))?,
             proxy_sockets: Map::open(&pins.map("SK_PROXY"))?,
+            admitted: Map::open(&pins.map("ADMITTED"))?,
             passed: Map::open(&pins.map("PASSED"))?,
             unserved: Map::open(&pins.map("UNSERVED"))?,
             denials: Map::open(&pins.map("DENIALS"))?,
@@ -56,6 +58,12 @@ impl SocketTable {
     /// Where the kernel has no memory for it, or the descriptor is no socket.
     pub fn mark_proxy_socket(&self, socket: BorrowedFd<'_>, admit: u64) -> io::Result<()> {
         self.proxy_sockets.insert(&socket.as_raw_fd(), &ProxySocket { admit })
+    }
+
+    /// Whether a connection that a pod has not got yet is the proxy's, or a probe's.
+    pub fn is_admitted(&self, connection: &ConnectionKey) -> bool {
+        // What cannot be asked is left alone.
+        self.admitted.get(connection).map_or(true, |found| found.is_some())
     }
 
     /// The plaintext connections that applications of a pod have got without the proxy and that

@@ -107,9 +107,10 @@ impl Plaintext {
                 return self.failed(&format!("cannot list plaintext connections: {error}"));
             }
         };
+        let none = HashSet::new();
         let pods: Vec<_> = self.pods().values().cloned().collect();
         for pod in pods {
-            let Some(passed) = passed.get(&pod.netns.cookie()) else { continue };
+            let passed = passed.get(&pod.netns.cookie()).unwrap_or(&none);
             if let Err(error) = self.review_pod(&pod, passed) {
                 self.failed(&format!(
                     "cannot end plaintext of {} that lost its right: {error}",
@@ -125,8 +126,11 @@ impl Plaintext {
         passed: &HashSet<ConnectionKey>,
     ) -> Result<(), SockDiagError> {
         let mut open = tcp_sockets(&pod.netns, State::Open)?;
-        let key = |it: &TcpSocket| ConnectionKey::new(pod.netns.cookie(), it.remote, it.local);
-        open.retain(|socket| passed.contains(&key(socket)));
+        open.retain(|it| {
+            let key = ConnectionKey::new(pod.netns.cookie(), it.remote, it.local);
+            // A handshake that was begun while it was allowed could end a minute later.
+            passed.contains(&key) || it.is_being_opened() && !self.sockets.is_admitted(&key)
+        });
         let lost = open.into_iter().filter_map(|socket| Some((socket, self.lost(pod, &socket)?)));
         let (lost, reasons): (Vec<_>, Vec<_>) = lost.unzip();
         if lost.is_empty() {

@@ -97,6 +97,11 @@ impl TcpSocket {
         self.has_owner || ![State::FIN_WAIT1, State::FIN_WAIT2].contains(&u32::from(self.state))
     }
 
+    /// Whether somebody else has begun to open it, and the handshake is not over.
+    pub fn is_being_opened(&self) -> bool {
+        u32::from(self.state) == State::SYN_RECV
+    }
+
     /// Whether its handshake is over.
     pub fn is_open(&self) -> bool {
         ![State::SYN_SENT, State::SYN_RECV].contains(&u32::from(self.state))
