@@ -13,16 +13,19 @@
 
 mod error;
 mod events;
+mod finder;
 mod guard;
 mod heartbeat;
 mod inbound;
 mod interface;
 mod kernel;
+mod kubelet;
 mod layouts;
 mod links;
 mod modes;
 mod pins;
 mod probes;
+mod processes;
 mod record;
 mod sysctl;
 
@@ -39,6 +42,7 @@ pub use cleanup::cleanup;
 pub use enroll::{Capture, Pod};
 pub use error::CaptureError;
 pub use events::Events;
+pub use finder::PodNetns;
 pub use links::HookState;
 pub use modes::InboundModes;
 
@@ -53,8 +57,8 @@ pub struct CaptureConfig {
     pub cgroup: Option<PathBuf>,
     /// The directory for pins, on a bpffs.
     pub bpffs: PathBuf,
-    /// The path of a pod's network namespace, with `{namespace}` and `{pod}`.
-    pub pod_netns: String,
+    /// Where pods' network namespaces are found.
+    pub pod_netns: PodNetns,
     /// The directory for what must survive a crash.
     pub state_dir: PathBuf,
     /// How many sets of listeners a pod gets; at least one.

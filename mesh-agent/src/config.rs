@@ -2,13 +2,13 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use clap::{Args, Parser, Subcommand};
 use mesh_common::ports;
 
-use crate::departure::DaemonSet;
+use crate::{capture::PodNetns, departure::DaemonSet};
 
 /// The node agent of nodemesh.
 #[derive(Clone, Debug, Parser)]
@@ -40,9 +40,13 @@ pub struct Paths {
     /// Directory in a BPF file system for pinned programs and maps; made if missing
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/nodemesh")]
     pub bpffs: PathBuf,
-    /// Where a pod's network namespace is, with {namespace} and {pod}
-    #[arg(long, value_name = "TEMPLATE", default_value = "/run/netns/{namespace}-{pod}")]
-    pub pod_netns: String,
+    /// Where a pod's network namespace is, with {namespace} and {pod} [default: that of a process in
+    /// the pod's cgroup]
+    #[arg(long, value_name = "TEMPLATE")]
+    pub pod_netns: Option<String>,
+    /// Where the node's processes are seen [default: /host/proc if that is there, else /proc]
+    #[arg(long, value_name = "DIR", conflicts_with = "pod_netns")]
+    pub procfs: Option<PathBuf>,
     /// Directory for what has to survive a restart: snapshot, certificates, old settings
     #[arg(long, value_name = "DIR", default_value = "/var/lib/nodemesh")]
     pub state_dir: PathBuf,
@@ -106,6 +110,18 @@ impl Paths {
     /// The directory of this node's state.
     pub fn node_state(&self) -> PathBuf {
         self.state_dir.join(&self.node)
+    }
+
+    /// Where pods' network namespaces are found.
+    pub fn pod_netns(&self) -> PodNetns {
+        const HOST: &str = "/host/proc";
+        match &self.pod_netns {
+            Some(template) => PodNetns::Path(template.clone()),
+            None => PodNetns::Processes(self.procfs.clone().unwrap_or_else(|| {
+                let is_mounted = Path::new(HOST).is_dir();
+                if is_mounted { HOST } else { "/proc" }.into()
+            })),
+        }
     }
 
     /// The Unix socket for `nodemesh`.

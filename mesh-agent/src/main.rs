@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use mesh_agent::{
     admin::{Admin, http, socket::AdminSocket},
-    capture::{self, Capture, CaptureConfig},
+    capture::{self, Capture, CaptureConfig, PodNetns},
     config::{Cli, Command, Config, Paths},
     control::{
         connection::{Address, Connection},
@@ -75,7 +75,8 @@ fn start_log() {
 }
 
 fn clean_up(paths: &Paths) -> anyhow::Result<()> {
-    let cleaned = capture::cleanup(&paths.node, &paths.bpffs, &paths.state_dir)?;
+    let pod_netns = paths.pod_netns();
+    let cleaned = capture::cleanup(&paths.node, &paths.bpffs, &paths.state_dir, &pod_netns)?;
     match std::fs::remove_file(paths.admin_socket()) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(error).context("cannot remove the admin socket");
@@ -105,7 +106,11 @@ fn become_cleanup(paths: &Paths) -> std::io::Error {
     let mut cleanup = std::process::Command::new("/proc/self/exe");
     cleanup.args(["cleanup", "--node", &paths.node]);
     cleanup.arg("--bpffs").arg(&paths.bpffs).arg("--state-dir").arg(&paths.state_dir);
-    cleanup.args(["--pod-netns", &paths.pod_netns]).arg("--admin-socket").arg(paths.admin_socket());
+    match paths.pod_netns() {
+        PodNetns::Path(template) => cleanup.arg("--pod-netns").arg(template),
+        PodNetns::Processes(procfs) => cleanup.arg("--procfs").arg(procfs),
+    };
+    cleanup.arg("--admin-socket").arg(paths.admin_socket());
     cleanup.exec()
 }
 
@@ -211,7 +216,7 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
         certificates: Arc::clone(&certificates),
         status: Arc::clone(&status),
     };
-    let kernel = Kernel::new(capture, proxy, config.paths.pod_netns.clone(), told);
+    let kernel = Kernel::new(capture, proxy, told);
     let reports = enrolment.start(kernel).context("cannot start a thread")?;
     tokio::spawn(persist::keep(Arc::clone(&snapshot), Arc::clone(&status), stored));
     let connection = Connection {
@@ -248,7 +253,7 @@ fn capture_config(config: &Config) -> CaptureConfig {
         node: config.paths.node.clone(),
         cgroup: config.cgroup.clone(),
         bpffs: config.paths.bpffs.clone(),
-        pod_netns: config.paths.pod_netns.clone(),
+        pod_netns: config.paths.pod_netns(),
         state_dir: config.paths.state_dir.clone(),
         workers: config.workers(),
         max_pods: config.max_pods,

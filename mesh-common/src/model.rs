@@ -114,7 +114,7 @@ impl Resource {
 pub struct Workload {
     /// Namespace and name of the pod.
     pub name: NamespacedName,
-    /// What tells this pod from an earlier one of the same name.
+    /// What tells this pod from an earlier one of the same name: its uid as its node knows it.
     pub uid: Arc<str>,
     /// The node it runs on; `None` where that is unknown.
     pub node: Option<Arc<str>>,

@@ -3,6 +3,7 @@
 use std::{io, path::Path};
 
 use super::{
+    finder::PodNetns,
     pins::Pins,
     record::{RecordError, Records},
     routing::{self, RoutingError},
@@ -50,7 +51,13 @@ pub struct Cleaned {
 ///
 /// # Errors
 /// The first thing that could not be removed, after everything has been tried.
-pub fn cleanup(node: &str, bpffs: &Path, state_dir: &Path) -> Result<Cleaned, CleanupError> {
+pub fn cleanup(
+    node: &str,
+    bpffs: &Path,
+    state_dir: &Path,
+    pod_netns: &PodNetns,
+) -> Result<Cleaned, CleanupError> {
+    let finder = pod_netns.finder();
     let mut first = None;
     let mut cleaned = Cleaned::default();
     match Pins::new(bpffs, node).remove_all() {
@@ -60,7 +67,7 @@ pub fn cleanup(node: &str, bpffs: &Path, state_dir: &Path) -> Result<Cleaned, Cl
     let records = Records::new(state_dir, node);
     for record in records.load()? {
         let pod = || format!("{}/{}", record.namespace, record.name);
-        let result = match record.open_netns() {
+        let result = match record.open_netns(&finder) {
             None => Ok(()),
             Some(netns) => routing::remove(&netns)
                 .map_err(|source| CleanupError::Routing { pod: pod(), source })

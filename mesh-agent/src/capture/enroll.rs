@@ -4,7 +4,6 @@ use std::{
     collections::{HashMap, HashSet},
     io,
     net::IpAddr,
-    path::PathBuf,
     sync::Arc,
 };
 
@@ -17,6 +16,7 @@ use super::{
     CaptureConfig, CaptureError,
     error::map,
     events::Events,
+    finder::{Finder, Place},
     guard,
     heartbeat::Heartbeat,
     inbound::{Captured, Prepared},
@@ -63,7 +63,9 @@ pub struct Capture {
     sockets: Arc<SocketTable>,
     pins: Pins,
     records: Records,
-    pod_netns: String,
+    finder: Finder,
+    /// What shows whether a captured pod still has the namespace that it was captured in.
+    places: HashMap<Arc<str>, Place>,
     /// The cookie of the node's network namespace, which is this agent's own.
     node_netns: u64,
     workers: usize,
@@ -94,7 +96,8 @@ impl Capture {
             sockets: Arc::new(sockets),
             pins,
             records: Records::new(&config.state_dir, &config.node),
-            pod_netns: config.pod_netns,
+            finder: config.pod_netns.finder(),
+            places: HashMap::new(),
             node_netns: netns::own_cookie().map_err(CaptureError::Own)?,
             workers: config.workers.max(1),
             pods: HashMap::new(),
@@ -144,8 +147,9 @@ impl Capture {
             return Ok(pod);
         }
         let NamespacedName { namespace, name } = &workload.name;
-        let path = netns_path(&self.pod_netns, namespace, name);
-        let netns = Netns::open(&path)
+        let (netns, place) = self
+            .finder
+            .find(workload)
             .map_err(|source| CaptureError::Netns { pod: workload.name.clone(), source })?;
         let (Some(identity), false) = (&workload.identity, workload.addresses.is_empty()) else {
             return Err(CaptureError::NoPod(workload.name.clone()));
@@ -172,12 +176,13 @@ impl Capture {
                 pod.netns.cookie(),
                 &workload.uid,
                 (namespace, name),
-                path,
+                place.path(),
                 sysctl::read(&pod.netns)?,
             )?,
         };
         record.released = false;
         record.uid = workload.uid.to_string();
+        record.netns = place.path();
         self.records.put(&record)?;
         match self.put_in_place(&pod, ends, record, &inbound.into(), expected, serve) {
             Ok(captured) => {
@@ -186,6 +191,7 @@ impl Capture {
                 if let Err(error) = self.layouts.keep_only(&self.adopted) {
                     tracing::warn!(%error, "cannot remove hooks of another layout; restart the agent");
                 }
+                self.places.insert(Arc::clone(&pod.uid), place);
                 tracing::info!(pod = %pod.name, cookie, "captured");
                 Ok(pod)
             }
@@ -251,8 +257,18 @@ impl Capture {
         self.take_away(record)?;
         // Only now: what could not be taken away must be found again.
         self.pods.remove(uid);
+        self.places.remove(uid);
         self.adopted.remove(uid);
         self.layouts.keep_only(&self.adopted).map_err(CaptureError::Pins)
+    }
+
+    /// Whether a captured pod has left the network namespace that it was captured in: that one
+    /// has ended, or the pod's sandbox was made anew.
+    pub fn is_gone(&self, uid: &str) -> bool {
+        let captured = self.pods.get(uid).zip(self.places.get(uid));
+        captured.is_some_and(|(captured, place)| {
+            self.finder.is_replaced(uid, &captured.pod.netns, place)
+        })
     }
 
     /// Looks whether every hook is in place, and puts back what is not.
@@ -274,7 +290,7 @@ impl Capture {
         let mut alive = HashSet::new();
         for record in self.records.load()? {
             let is_alive = links::is_attached(&self.pins.pod(record.cookie, pins::INBOUND))
-                || record.open_netns().is_some();
+                || record.open_netns(&self.finder).is_some();
             if is_alive && !record.released {
                 alive.insert(record.cookie);
                 self.adopted.insert(record.uid.as_str().into(), record);
@@ -353,26 +369,10 @@ impl Capture {
         self.kernel.pods.remove(&record.cookie).map_err(map("PODS"))?;
         self.sockets.forget_passed(|cookie| cookie != record.cookie).map_err(map("PASSED"))?;
         self.probes().forget(|_, pod| pod == record.cookie).map_err(map("PROBES"))?;
-        if let Some(netns) = record.open_netns() {
+        if let Some(netns) = record.open_netns(&self.finder) {
             routing::remove(&netns)?;
             sysctl::restore(&netns, &record.sysctls)?;
         }
         Ok(self.records.remove(record.cookie)?)
-    }
-}
-
-/// The path that the template gives for a pod.
-fn netns_path(template: &str, namespace: &str, pod: &str) -> PathBuf {
-    template.replace("{namespace}", namespace).replace("{pod}", pod).into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_template_gives_a_path_for_each_pod() {
-        let path = netns_path("/run/netns/{namespace}-{pod}", "shop", "web-1");
-        assert_eq!(path, std::path::Path::new("/run/netns/shop-web-1"));
     }
 }

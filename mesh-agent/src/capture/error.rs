@@ -5,8 +5,8 @@ use std::io;
 use mesh_common::model::NamespacedName;
 
 use super::{
-    guard::GuardError, kernel::KernelError, links::LinkError, listeners::ListenError,
-    netns::NetnsError, preflight::PreflightError, record::RecordError, routing::RoutingError,
+    finder::FindError, guard::GuardError, kernel::KernelError, links::LinkError,
+    listeners::ListenError, preflight::PreflightError, record::RecordError, routing::RoutingError,
     sysctl::SysctlError,
 };
 
@@ -31,7 +31,7 @@ pub enum CaptureError {
         /// The pod.
         pod: NamespacedName,
         /// Why.
-        source: NetnsError,
+        source: FindError,
     },
     /// The pod's listeners.
     #[error(transparent)]

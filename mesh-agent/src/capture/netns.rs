@@ -1,7 +1,7 @@
 //! Network namespaces: opening them and working inside them.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     os::{
         fd::{AsFd, BorrowedFd},
@@ -17,12 +17,14 @@ use rustix::{
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
+use super::processes::Number;
 use crate::sys;
 
 /// An open network namespace, which lives at least as long as this does.
 #[derive(Debug)]
 pub struct Netns {
     file: File,
+    device: u64,
     inode: u32,
     cookie: u64,
 }
@@ -45,13 +47,31 @@ impl Netns {
     }
 
     fn try_open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+        Self::from_file(File::open(path)?)
+    }
+
+    /// The namespace that is open.
+    ///
+    /// # Errors
+    /// Where it is none, or must not be entered.
+    pub(super) fn from_file(file: File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
         // Namespace inodes are 32 bits wide in the kernel.
-        let inode = u32::try_from(file.metadata()?.ino()).map_err(|_| {
+        let inode = u32::try_from(metadata.ino()).map_err(|_| {
             io::Error::new(io::ErrorKind::InvalidInput, "this file is no network namespace")
         })?;
         let cookie = run_in(&file, own_cookie)??;
-        Ok(Self { file, inode, cookie })
+        Ok(Self { file, device: metadata.dev(), inode, cookie })
+    }
+
+    /// What tells the namespace at `path` from every other that is there now.
+    pub(super) fn number_at(path: &Path) -> Option<Number> {
+        fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+    }
+
+    /// What tells this namespace from every other that is there now.
+    pub(super) fn number(&self) -> Number {
+        (self.device, self.inode.into())
     }
 
     /// What tells this namespace from every other one since the machine started.

@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{netns::Netns, sysctl::Saved};
+use super::{finder::Finder, netns::Netns, sysctl::Saved};
 use crate::files;
 
 /// One captured pod.
@@ -63,8 +63,8 @@ impl Record {
     }
 
     /// The pod's network namespace, if it still is the one that was captured.
-    pub fn open_netns(&self) -> Option<Netns> {
-        Netns::open(&self.netns).ok().filter(|netns| netns.cookie() == self.cookie)
+    pub fn open_netns(&self, finder: &Finder) -> Option<Netns> {
+        finder.find_again(self.cookie, &self.netns, &self.uid)
     }
 }
 

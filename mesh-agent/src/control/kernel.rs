@@ -1,12 +1,6 @@
 //! The real captor: kernel programs and proxy, each told what concerns it, in the right order.
 
-use std::{
-    collections::HashMap,
-    fs,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use mesh_common::model::Workload;
 
@@ -30,8 +24,6 @@ const PASSED: &str = "inbound_passed";
 pub struct Kernel {
     capture: Capture,
     proxy: Arc<Proxy>,
-    pod_netns: String,
-    places: HashMap<Arc<str>, Place>,
     told: Told,
 }
 
@@ -51,24 +43,10 @@ pub struct Told {
     pub denials: Arc<Denials>,
 }
 
-/// A network namespace and where it was found. The proxy's descriptors keep its number from
-/// being used again.
-#[derive(Debug, PartialEq, Eq)]
-struct Place {
-    path: PathBuf,
-    number: (u64, u64),
-}
-
 impl Kernel {
-    /// A captor whose pods' namespaces are found by `pod_netns`, with `{namespace}` and `{pod}`.
-    pub fn new(capture: Capture, proxy: Arc<Proxy>, pod_netns: String, told: Told) -> Self {
-        Self { capture, proxy, pod_netns, places: HashMap::new(), told }
-    }
-
-    fn place(&self, pod: &Workload) -> Option<Place> {
-        let path = self.pod_netns.replace("{namespace}", &pod.name.namespace);
-        let path = PathBuf::from(path.replace("{pod}", &pod.name.name));
-        Some(Place { number: number(&path)?, path })
+    /// A captor of what `capture` and `proxy` do, who tells `told`.
+    pub fn new(capture: Capture, proxy: Arc<Proxy>, told: Told) -> Self {
+        Self { capture, proxy, told }
     }
 }
 
@@ -85,8 +63,6 @@ enum Before {
 
 impl Captor for Kernel {
     fn capture(&mut self, pod: &Workload, modes: &InboundModes) -> Result<(), String> {
-        // Looked up first: where it is replaced meanwhile, the next look finds that out.
-        let place = self.place(pod);
         let before = if self.capture.adopted().contains(&pod.uid) {
             Before::Recalled
         } else if self.proxy.is_serving(&pod.uid) {
@@ -119,9 +95,6 @@ impl Captor for Kernel {
             unmeshed.recall(&pod.uid, &captured.netns);
         }
         plaintext.watch(captured);
-        if let Some(place) = place {
-            self.places.insert(Arc::clone(&pod.uid), place);
-        }
         Ok(())
     }
 
@@ -143,7 +116,6 @@ impl Captor for Kernel {
         self.proxy.forget(uid);
         match self.capture.finish_release(uid) {
             Ok(()) | Err(CaptureError::Unknown(_)) => {
-                self.places.remove(uid);
                 self.told.unmeshed.forget(uid);
                 self.told.plaintext.forget(uid);
                 Ok(())
@@ -161,7 +133,7 @@ impl Captor for Kernel {
     }
 
     fn is_gone(&self, uid: &str) -> bool {
-        self.places.get(uid).is_some_and(|place| number(&place.path) != Some(place.number))
+        self.capture.is_gone(uid)
     }
 
     fn adopted(&self) -> Vec<Arc<str>> {
@@ -183,9 +155,4 @@ impl Captor for Kernel {
 fn hook(state: HookState) -> Hook {
     let HookState { name, attached, repairs, error } = state;
     Hook { name, attached: attached || error.is_none(), repairs, error }
-}
-
-/// What tells a namespace from every other that is there now.
-fn number(path: &Path) -> Option<(u64, u64)> {
-    fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }

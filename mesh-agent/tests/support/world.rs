@@ -20,7 +20,7 @@ use std::{
 
 use aya::maps::{HashMap, Map, MapData};
 use mesh_agent::capture::{
-    Capture, CaptureConfig, InboundModes, Pod, listeners::PodListeners, netns::Netns,
+    Capture, CaptureConfig, InboundModes, Pod, PodNetns, listeners::PodListeners, netns::Netns,
     sockets::SocketTable,
 };
 use mesh_common::{
@@ -125,7 +125,7 @@ impl World {
             node: format!("{}.example.org", self.prefix),
             cgroup: Some(self.cgroup.clone()),
             bpffs: self.bpffs(),
-            pod_netns: format!("/run/netns/{}-{{namespace}}-{{pod}}", self.prefix),
+            pod_netns: PodNetns::Path(format!("/run/netns/{}-{{namespace}}-{{pod}}", self.prefix)),
             state_dir: self.state.path().to_path_buf(),
             workers: 2,
             max_pods: 16,
@@ -144,8 +144,8 @@ impl World {
 
     pub fn cleanup(&self) -> mesh_agent::capture::cleanup::Cleaned {
         let config = self.config();
-        mesh_agent::capture::cleanup(&config.node, &config.bpffs, &config.state_dir)
-            .expect("cleanup works")
+        let CaptureConfig { node, bpffs, state_dir, pod_netns, .. } = &config;
+        mesh_agent::capture::cleanup(node, bpffs, state_dir, pod_netns).expect("cleanup works")
     }
 
     pub fn bpffs(&self) -> PathBuf {
@@ -294,7 +294,8 @@ impl Drop for World {
     fn drop(&mut self) {
         let config = self.config();
         // Whatever state a failed test left; the namespaces go away after it.
-        let _ = mesh_agent::capture::cleanup(&config.node, &config.bpffs, &config.state_dir);
+        let CaptureConfig { node, bpffs, state_dir, pod_netns, .. } = &config;
+        let _ = mesh_agent::capture::cleanup(node, bpffs, state_dir, pod_netns);
         for (pod, _) in PODS {
             let _ = Command::new("ip").args(["netns", "del", &self.netns_name(pod)]).status();
         }

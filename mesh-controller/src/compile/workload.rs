@@ -40,8 +40,8 @@ pub(super) fn eligible<'o>(index: &Index<'o>, problems: &mut Problems) -> Eligib
         .collect();
     pods.sort_by_key(|pod| (pod.deleting, pod.created.is_none(), pod.created, &pod.name));
     for pod in pods {
-        if let Some(first) = by_uid.insert(&pod.uid, &pod.name) {
-            by_uid.insert(&pod.uid, first);
+        if let Some(first) = by_uid.insert(&pod.node_uid, &pod.name) {
+            by_uid.insert(&pod.node_uid, first);
             let reason = format!("has the uid of Pod {first}, and is left out: uids are unique");
             problems.add(Kind::Pod, &pod.name, reason);
             continue;
@@ -101,13 +101,13 @@ pub(super) fn workloads(inputs: Inputs<'_, '_>) -> Vec<Workload> {
         let enrolled = enrolled.contains(name);
         let memberships = memberships.of_pods.remove(name).unwrap_or_default();
         let captured = match enrolled {
-            true => pod.node.as_ref().is_some_and(|node| captures.holds(node, &pod.uid)),
+            true => pod.node.as_ref().is_some_and(|node| captures.holds(node, &pod.node_uid)),
             // A pod of another mesh, which must have an identity of ours to be believed.
             false => pod.speaks_hbone && identity.is_some(),
         };
         workloads.push(Workload {
             name: name.clone(),
-            uid: pod.uid.clone(),
+            uid: pod.node_uid.clone(),
             node: pod.node.clone(),
             addresses,
             identity,

@@ -328,7 +328,8 @@ fn notices(
             CAPTURE.as_secs()
         );
         let object = ObjectKey { kind: Kind::Pod, name: pod.name.clone() };
-        notices.insert(Notice { object, uid: pod.uid.clone(), reason: "NotCaptured", note });
+        let uid = outcome.objects.uid_of(&object).unwrap_or_else(|| pod.uid.clone());
+        notices.insert(Notice { object, uid, reason: "NotCaptured", note });
     }
     for ((node, key), refused) in nacks {
         let kind = match key.kind {

@@ -14,6 +14,8 @@ pub struct Pod {
     pub name: NamespacedName,
     /// `metadata.uid`, or `namespace/name` where a file has none.
     pub uid: Arc<str>,
+    /// The uid by which its node knows it: `uid`, but of a static pod the hash of its manifest.
+    pub node_uid: Arc<str>,
     /// When it was made, seconds since the Unix epoch, where known.
     pub created: Option<i64>,
     /// Its labels.
@@ -65,14 +67,16 @@ impl TryFrom<v1::Pod> for Pod {
         }
         let labels = pod.metadata.labels.unwrap_or_default();
         let annotations = pod.metadata.annotations.unwrap_or_default();
+        let uid: Arc<str> = match pod.metadata.uid {
+            Some(uid) if !uid.is_empty() => uid.into(),
+            _ => name.to_string().into(),
+        };
         Ok(Self {
+            node_uid: manifest_hash(&annotations).map_or_else(|| uid.clone(), Into::into),
             speaks_hbone: has(&annotations, AMBIENT_REDIRECTION) || has(&labels, TUNNEL),
             obstacle,
             deleting: pod.metadata.deletion_timestamp.is_some(),
-            uid: match pod.metadata.uid {
-                Some(uid) if !uid.is_empty() => uid.into(),
-                _ => name.to_string().into(),
-            },
+            uid,
             name,
             created: pod.metadata.creation_timestamp.map(|time| time.0.as_second()),
             labels,
@@ -84,6 +88,16 @@ impl TryFrom<v1::Pod> for Pod {
             finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
         })
     }
+}
+
+/// The hash of a static pod's manifest, by which its kubelet calls its cgroups. Only that of a pod
+/// which a kubelet mirrors, and which cannot be the uid that the API server gave to another pod.
+fn manifest_hash(annotations: &Labels) -> Option<&str> {
+    let hash = annotations.get("kubernetes.io/config.hash")?;
+    let is_mirrored = annotations.contains_key("kubernetes.io/config.mirror");
+    // MD5 in hexadecimal; the API server's are UUIDs with dashes.
+    let is_hash = hash.len() == 32 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (is_mirrored && is_hash).then_some(hash)
 }
 
 fn has(of: &Labels, (key, value): (&str, &str)) -> bool {
@@ -108,5 +122,30 @@ fn pod_addresses(
             format!("the first entry is {head}, but status.podIP is {first}"),
         )),
         _ => Ok(all),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_static_pod_is_known_to_its_node_by_the_hash_of_its_manifest() {
+        let hash = "0f3c2d1e0f3c2d1e0f3c2d1e0f3c2d1e";
+        let node_uid = |annotations: serde_json::Value| {
+            let pod: v1::Pod = serde_json::from_value(serde_json::json!({
+                "metadata": {"name": "a", "namespace": "b", "uid": "u1", "annotations": annotations},
+            }))
+            .expect("a pod");
+            let pod = Pod::try_from(pod).expect("a good one");
+            assert_eq!(&*pod.uid, "u1");
+            pod.node_uid.to_string()
+        };
+        let (config, mirror) = ("kubernetes.io/config.hash", "kubernetes.io/config.mirror");
+        assert_eq!(node_uid(serde_json::json!({config: hash, mirror: hash})), hash);
+        // Anybody may write this one on a pod.
+        assert_eq!(node_uid(serde_json::json!({config: hash})), "u1");
+        let another = "0c8c1d3e-51a2-4b0e-9d6b-3f4a5b6c7d8e";
+        assert_eq!(node_uid(serde_json::json!({config: another, mirror: another})), "u1");
     }
 }
