@@ -29,6 +29,7 @@ mod processes;
 mod record;
 mod sysctl;
 
+pub mod cgroup;
 pub mod cleanup;
 pub mod enroll;
 pub mod listeners;
@@ -53,7 +54,7 @@ use std::path::PathBuf;
 pub struct CaptureConfig {
     /// The name of this node, under which everything is pinned.
     pub node: String,
-    /// The cgroup v2 directory to attach at; `None`: the root of the mount that is found.
+    /// The cgroup v2 directory to attach at; `None`: the node's root.
     pub cgroup: Option<PathBuf>,
     /// The directory for pins, on a bpffs.
     pub bpffs: PathBuf,

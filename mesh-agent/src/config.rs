@@ -77,7 +77,7 @@ pub struct Config {
     /// out of the mesh and cleans up before it ends
     #[arg(long, value_name = "NAMESPACE/NAME")]
     pub daemon_set: Option<DaemonSet>,
-    /// cgroup v2 directory whose processes are captured [default: the root of the cgroup v2 mount]
+    /// cgroup v2 directory whose processes are captured [default: the root of the node's]
     #[arg(long, value_name = "DIR")]
     pub cgroup: Option<PathBuf>,
     /// Address for Prometheus metrics

@@ -115,13 +115,8 @@ pub enum KernelError {
     #[error("cannot make directories for pins: {0}; --bpffs must be on a bpffs")]
     Pins(io::Error),
     /// The cgroup.
-    #[error("cannot open the cgroup {}: {source}", path.display())]
-    Cgroup {
-        /// The directory.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
+    #[error("cannot look at the cgroup to attach at: {0}")]
+    Cgroup(io::Error),
 }
 
 /// The loaded programs of the node.
@@ -180,18 +175,13 @@ impl Kernel {
     ///
     /// # Errors
     /// Where the kernel refuses; what was attached before then still is.
-    pub fn start(
-        config: &CaptureConfig,
-        cgroup: PathBuf,
-        pins: &Pins,
-    ) -> Result<Self, KernelError> {
+    pub fn start(config: &CaptureConfig, cgroup: File, pins: &Pins) -> Result<Self, KernelError> {
         let object = object(config)?;
         pins.create().map_err(KernelError::Pins)?;
         let mut loader = loader(config, pins);
         let mut programs = loader.load(&object)?;
 
-        let place = File::open(&cgroup).and_then(|file| Ok((file.metadata()?.ino(), file)));
-        let (id, place) = place.map_err(|source| KernelError::Cgroup { path: cgroup, source })?;
+        let id = cgroup.metadata().map_err(KernelError::Cgroup)?.ino();
         let mut hooks = Vec::new();
         for (name, hook) in NODE_HOOKS {
             let LoadedProgram { program, id: program_id } = load(&mut programs, name)?;
@@ -200,7 +190,7 @@ impl Kernel {
                 path: pins.hook(name),
                 program,
                 program_id,
-                place: Place::Open(place.as_fd().try_clone_to_owned().map_err(KernelError::Pins)?),
+                place: Place::Open(cgroup.as_fd().try_clone_to_owned().map_err(KernelError::Pins)?),
                 target: Target::Cgroup(id),
                 hook,
             })?);

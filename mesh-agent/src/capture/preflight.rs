@@ -12,7 +12,7 @@ use rustix::{
     mount::{MountFlags, mount},
 };
 
-use super::{CaptureConfig, procfs};
+use super::{CaptureConfig, cgroup, procfs};
 
 /// The oldest kernel that capture works on: Debian 12's, a long-term kernel. Its newest piece,
 /// errors of our choice from connect() (`bpf_set_retval`), came with 5.18.
@@ -43,8 +43,8 @@ pub enum Missing {
     Kernel(String),
     /// CONFIG_DEBUG_INFO_BTF.
     Btf,
-    /// No cgroup v2.
-    Cgroup2,
+    /// No cgroup v2, and why it cannot be mounted.
+    Cgroup2(String),
     /// What was given with --cgroup is no directory of cgroup v2.
     NoCgroup(PathBuf),
     /// The agent's own cgroup, and the one that it shall attach at.
@@ -66,8 +66,9 @@ impl fmt::Display for Missing {
                 write!(f, "Linux {major}.{minor} or later: this is {release}")
             }
             Self::Btf => write!(f, "{BTF}: the kernel needs CONFIG_DEBUG_INFO_BTF"),
-            Self::Cgroup2 => f.write_str(
-                "cgroup v2: mount it with `mount -t cgroup2 none /sys/fs/cgroup/unified`, or boot with systemd.unified_cgroup_hierarchy=1",
+            Self::Cgroup2(reason) => write!(
+                f,
+                "cgroup v2: the node's is mounted nowhere that the agent sees, and cannot be mounted: {reason}; mount the node's /sys/fs/cgroup into the agent's container, or boot with systemd.unified_cgroup_hierarchy=1"
             ),
             Self::NoCgroup(path) => {
                 write!(f, "{}, a directory of cgroup v2: check --cgroup", path.display())
@@ -104,7 +105,7 @@ pub struct PreflightError {
 ///
 /// # Errors
 /// Names each thing that is missing.
-pub fn check(config: &CaptureConfig) -> Result<PathBuf, PreflightError> {
+pub fn check(config: &CaptureConfig) -> Result<File, PreflightError> {
     let mut missing = Vec::new();
     if !is_node_name(&config.node) {
         missing.push(Missing::NodeName(config.node.clone()));
@@ -117,7 +118,7 @@ pub fn check(config: &CaptureConfig) -> Result<PathBuf, PreflightError> {
     if !Path::new(BTF).exists() {
         missing.push(Missing::Btf);
     }
-    let cgroup = match cgroup(config) {
+    let cgroup = match cgroup::find(config.cgroup.as_deref()) {
         Ok(cgroup) => Some(cgroup),
         Err(reason) => {
             missing.push(reason);
@@ -177,33 +178,6 @@ fn kernel_version(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-fn cgroup(config: &CaptureConfig) -> Result<PathBuf, Missing> {
-    let root = cgroup2_mount(&read("/proc/self/mountinfo")).ok_or(Missing::Cgroup2)?;
-    let attach = config.cgroup.clone().unwrap_or_else(|| root.clone());
-    // A file that every directory of cgroup v2 has.
-    if !attach.join("cgroup.procs").exists() || !attach.starts_with(&root) {
-        return Err(Missing::NoCgroup(attach));
-    }
-    let cgroups = read("/proc/self/cgroup");
-    let own = own_cgroup(&cgroups).unwrap_or_default();
-    let own = root.join(own.trim_start_matches('/'));
-    if own.starts_with(&attach) { Ok(attach) } else { Err(Missing::OutsideCgroup(own, attach)) }
-}
-
-/// Where cgroup v2 is mounted. Lines are as in proc_pid_mountinfo(5).
-fn cgroup2_mount(mountinfo: &str) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
-        let (mount, filesystem) = line.split_once(" - ")?;
-        filesystem.starts_with("cgroup2 ").then_some(())?;
-        mount.split(' ').nth(4).map(PathBuf::from)
-    })
-}
-
-/// The path of this process in cgroup v2: the line of hierarchy 0.
-fn own_cgroup(cgroups: &str) -> Option<&str> {
-    cgroups.lines().find_map(|line| line.strip_prefix("0::"))
-}
-
 fn mount_bpffs(directory: &Path) -> Result<(), Missing> {
     let error = |source: io::Error| Missing::Bpffs(directory.to_path_buf(), source.to_string());
     if is_bpffs(directory).map_err(error)? {
@@ -221,7 +195,19 @@ fn mount_bpffs(directory: &Path) -> Result<(), Missing> {
     fs::create_dir_all(target).map_err(error)?;
     mount("bpf", target, "bpf", MountFlags::empty(), None).map_err(|errno| error(errno.into()))?;
     tracing::info!(path = %target.display(), "mounted a bpffs");
+    if is_in_container() {
+        tracing::warn!(
+            "the bpffs is in this container alone and ends with it: while no agent runs, captured \
+             pods are outside the mesh; mount one on the node: `mount -t bpf bpf {BPFFS}`"
+        );
+    }
     Ok(())
+}
+
+/// Whether others of the node have other mounts. Without the node's processes nobody knows.
+fn is_in_container() -> bool {
+    let mounts = |process| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    mounts("1").is_some_and(|node| mounts("self") != Some(node))
 }
 
 /// Whether `path`, or the nearest directory above it that exists, is on a bpffs.
@@ -240,19 +226,6 @@ mod tests {
         assert_eq!(kernel_version("6.1.0-13-amd64"), Some((6, 1)));
         assert_eq!(kernel_version("6.1-rc1"), Some((6, 1)));
         assert_eq!(kernel_version("unknown"), None);
-    }
-
-    #[test]
-    fn cgroup2_is_found_wherever_it_is_mounted() {
-        let hybrid = "\
-            30 23 0:26 / /sys/fs/cgroup ro - tmpfs tmpfs ro,mode=755\n\
-            31 30 0:27 / /sys/fs/cgroup/unified rw shared:9 - cgroup2 cgroup2 rw\n";
-        assert_eq!(cgroup2_mount(hybrid), Some("/sys/fs/cgroup/unified".into()));
-        assert_eq!(cgroup2_mount("31 30 0:27 / /sys/fs/cgroup rw - cgroup cgroup rw\n"), None);
-        assert_eq!(
-            own_cgroup("4:memory:/a\n0::/system.slice/agent\n"),
-            Some("/system.slice/agent")
-        );
     }
 
     #[test]
