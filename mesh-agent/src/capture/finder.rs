@@ -51,7 +51,7 @@ pub enum FindError {
     Path(#[from] NetnsError),
     /// Not among the processes.
     #[error("no process with the pod's network namespace: {0}")]
-    Processes(Reason),
+    Processes(Box<Reason>),
 }
 
 /// What was found instead of a process in a namespace of its own.
@@ -94,12 +94,12 @@ impl Finder {
             link.map(|_| (netns, Place::Process(Mutex::new(process))))
         });
         found.ok_or_else(|| {
-            FindError::Processes(Reason {
+            FindError::Processes(Box::new(Reason {
                 procfs: processes.procfs().to_path_buf(),
                 uid: pod.uid.to_string(),
                 addresses: pod.addresses.clone(),
                 seen,
-            })
+            }))
         })
     }
 

@@ -41,7 +41,7 @@ pub enum GuardError {
         /// The pod.
         pod: NamespacedName,
         /// The addresses.
-        addresses: Vec<IpAddr>,
+        addresses: Box<[IpAddr]>,
     },
     /// Frames that the programs cannot read.
     #[error(
@@ -152,7 +152,7 @@ pub fn link_of(
     addresses: &[IpAddr],
 ) -> Result<PodLink, GuardError> {
     let found = find(pod, netns, addresses)?;
-    let none = || GuardError::NoInterface { pod: pod.clone(), addresses: addresses.to_vec() };
+    let none = || GuardError::NoInterface { pod: pod.clone(), addresses: addresses.into() };
     let link = found.ok_or_else(none)?;
     if preflight::has_tcx() && !link.is_ethernet {
         return Err(GuardError::NotEthernet(pod.clone()));
