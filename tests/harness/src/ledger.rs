@@ -57,11 +57,15 @@ impl Ledger {
     fn add_network(&mut self, inside: &str, name: &str) -> Result<()> {
         for (kind, command) in [
             ("link", "-brief link show"),
+            ("address", "-brief address show"),
             ("rule", "-4 rule show"),
             ("rule6", "-6 rule show"),
             ("route", "-4 route show table all"),
+            ("route6", "-6 route show table all"),
         ] {
             for line in ip(&format!("{inside}{command}"))?.lines() {
+                // How long a route from a router's advertisement has left is no fact about it.
+                let line = line.split_once(" expires ").map_or(line, |(fact, _)| fact);
                 self.0.insert(format!("{name}: {kind} {}", line.trim()), String::new());
             }
         }

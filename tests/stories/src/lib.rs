@@ -8,6 +8,7 @@ pub mod ambient;
 pub mod certificates;
 pub mod python;
 pub mod stranger;
+pub mod traces;
 
 /// The virtual address of the Service shop/web, in front of the pod shop/web on node-2.
 pub const WEB: &str = "10.96.0.80";
