@@ -212,11 +212,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_tunnel_is_shared_by_those_who_call_as_the_same_account() {
+    async fn a_tunnel_is_shared_by_those_alone_who_have_everything_in_common() {
         let pool = Pool::default();
-        assert!(is_fresh(&pool, &key("frontend"), LONG).await);
-        assert!(!is_fresh(&pool, &key("frontend"), LONG).await);
-        assert!(is_fresh(&pool, &key("batch"), LONG).await);
+        let common = key("frontend");
+        assert!(is_fresh(&pool, &common, LONG).await);
+        let others = [
+            Key { source: "another pod of the account".into(), ..common.clone() },
+            Key { identity: key("batch").identity, ..common.clone() },
+            Key { destination: "10.0.0.2:15008".parse().expect("a literal"), ..common.clone() },
+            Key { expected: key("batch").identity, ..common.clone() },
+            Key { generation: 2, ..common.clone() },
+        ];
+        for other in &others {
+            assert!(is_fresh(&pool, other, LONG).await, "{other:?}");
+        }
+        for known in others.iter().chain([&common]) {
+            assert!(!is_fresh(&pool, known, LONG).await, "{known:?}");
+        }
     }
 
     #[tokio::test]
