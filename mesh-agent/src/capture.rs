@@ -27,6 +27,7 @@ mod pins;
 mod probes;
 mod processes;
 mod record;
+mod sizes;
 mod sysctl;
 
 pub mod cgroup;
@@ -46,6 +47,7 @@ pub use events::Events;
 pub use finder::PodNetns;
 pub use links::HookState;
 pub use modes::InboundModes;
+pub use sizes::{MapUse, OVERFLOWS, Overflow, SIZED_MAPS, SizedMap};
 
 use std::path::PathBuf;
 
@@ -68,6 +70,8 @@ pub struct CaptureConfig {
     pub max_pods: u32,
     /// How many connections may be under way to the proxy, and how many from it to local pods.
     pub max_connections: u32,
+    /// How many addresses and ports of Services that nobody serves there is room for.
+    pub max_unserved: u32,
     /// The compiled kernel programs; `None`: those embedded in the agent.
     pub object: Option<PathBuf>,
     /// Whether the kernel programs write to the agent's log.

@@ -90,11 +90,14 @@ pub struct Config {
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,
     /// Pods that may be captured on this node at once
-    #[arg(long, value_name = "N", default_value_t = 1024)]
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least_one())]
     pub max_pods: u32,
     /// Connections of captured pods that the kernel maps have room for
-    #[arg(long, value_name = "N", default_value_t = 65536)]
+    #[arg(long, value_name = "N", default_value_t = 65536, value_parser = at_least_one())]
     pub max_connections: u32,
+    /// Addresses and ports of Services without a ready endpoint that the kernel map has room for
+    #[arg(long, value_name = "N", default_value_t = 65536, value_parser = at_least_one())]
+    pub max_unserved: u32,
     /// Flows to remember for `nodemesh flows`
     #[arg(long, value_name = "N", default_value_t = 4096)]
     pub remembered_flows: usize,
@@ -137,6 +140,11 @@ impl Config {
         let half = || std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2);
         self.workers.unwrap_or_else(half).max(1)
     }
+}
+
+/// The kernel makes no map without room.
+fn at_least_one() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..)
 }
 
 fn any(port: u16) -> SocketAddr {

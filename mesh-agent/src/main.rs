@@ -258,6 +258,7 @@ fn capture_config(config: &Config) -> CaptureConfig {
         workers: config.workers(),
         max_pods: config.max_pods,
         max_connections: config.max_connections,
+        max_unserved: config.max_unserved,
         object: config.bpf_object.clone(),
         kernel_log: config.kernel_log,
     }

@@ -7,6 +7,8 @@ use std::{
 
 use mesh_common::{api::v1, model::NamespacedName};
 
+use crate::capture::MapUse;
+
 mod metrics;
 
 pub use metrics::StatusCollector;
@@ -27,6 +29,7 @@ struct Board {
     pods: Vec<PodState>,
     hooks: Vec<Hook>,
     counters: Vec<(&'static str, u64)>,
+    maps: Vec<MapUse>,
     incidents: Vec<(Instant, String)>,
     settled: bool,
 }
@@ -134,6 +137,11 @@ impl Status {
         board.counters = counters;
     }
 
+    /// Replaces what is known of the kernel maps that have a limit.
+    pub fn set_maps(&self, maps: Vec<MapUse>) {
+        self.board().maps = maps;
+    }
+
     /// Shows `problem` for a while, though it is already over.
     pub fn incident(&self, problem: String) {
         self.incident_at(Instant::now(), problem);
@@ -220,6 +228,7 @@ impl Board {
             problems.push(format!("pod {} is not in the mesh: {}", pod.name, pod.reason));
         }
         problems.extend(self.hooks.iter().filter_map(Hook::problem));
+        problems.extend(self.maps.iter().filter_map(MapUse::problem));
         problems.extend(self.incidents.iter().map(|(_, problem)| problem.clone()));
         problems
     }

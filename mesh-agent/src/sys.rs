@@ -21,6 +21,8 @@ use mesh_common::bpf::{
     ConnectionKey, DenialKey, Destination, Event, Inbound, Pod, ProbeKey, ProxySocket,
 };
 
+pub mod table;
+
 /// `enum bpf_cmd`, as far as it is used here.
 #[derive(Clone, Copy)]
 #[repr(i32)]
@@ -34,6 +36,7 @@ enum Command {
     Info = 15,
     ProgramQuery = 16,
     MapTake = 21,
+    MapLookupBatch = 24,
     LinkCreate = 28,
     LinkUpdate = 29,
     LinkDetach = 34,
@@ -326,16 +329,25 @@ pub fn read<T: Plain>(bytes: &[u8]) -> Option<T> {
     whole.then(|| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
 }
 
-/// The beginning of `struct bpf_map_info`.
-#[derive(Clone, Copy, Default)]
+/// What the kernel says about a map: the beginning of `struct bpf_map_info`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-struct MapInfo {
+pub struct MapShape {
     kind: u32,
     id: u32,
     key_size: u32,
     value_size: u32,
-    max_entries: u32,
+    /// How many entries there is room for.
+    pub max_entries: u32,
     flags: u32,
+}
+
+impl MapShape {
+    fn of(map: BorrowedFd<'_>) -> io::Result<Self> {
+        let mut shape = Self::default();
+        object_info(map, &mut shape)?;
+        Ok(shape)
+    }
 }
 
 /// Removes a key from a pinned map, whatever its values are; one that is not there, or no map, is no
@@ -349,9 +361,7 @@ pub fn remove_key<K: Plain>(path: &Path, key: &K) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    let mut info = MapInfo::default();
-    object_info(map.as_fd(), &mut info)?;
-    if info.key_size as usize != size_of::<K>() {
+    if MapShape::of(map.as_fd())?.key_size as usize != size_of::<K>() {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the map has other keys"));
     }
     // Of a key that goes the value is not looked at.
@@ -372,8 +382,7 @@ impl<K: Plain, V: Plain> Map<K, V> {
     /// # Errors
     /// Where it is no map, or one of another layout.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        let mut info = MapInfo::default();
-        object_info(fd.as_fd(), &mut info)?;
+        let info = MapShape::of(fd.as_fd())?;
         if info.key_size as usize != size_of::<K>() || info.value_size as usize != size_of::<V>() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,

@@ -32,6 +32,7 @@ use super::{
     probes::Probes,
     record::{Record, Records},
     routing,
+    sizes::MapUse,
     sockets::SocketTable,
     sysctl,
 };
@@ -283,6 +284,14 @@ impl Capture {
     /// What the kernel programs counted, by name.
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
         self.kernel.counters()
+    }
+
+    /// How full the kernel maps are that have a limit; takes some milliseconds.
+    ///
+    /// # Errors
+    /// Where the kernel does not say.
+    pub fn map_use(&self) -> io::Result<Vec<MapUse>> {
+        self.kernel.map_use()
     }
 
     /// Sorts what an earlier agent left into pods that may be captured again and rubbish.

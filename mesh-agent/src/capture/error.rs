@@ -7,7 +7,7 @@ use mesh_common::model::NamespacedName;
 use super::{
     finder::FindError, guard::GuardError, kernel::KernelError, links::LinkError,
     listeners::ListenError, preflight::PreflightError, record::RecordError, routing::RoutingError,
-    sysctl::SysctlError,
+    sizes, sysctl::SysctlError,
 };
 
 /// Why a pod, or the node, is not captured.
@@ -52,7 +52,7 @@ pub enum CaptureError {
     #[error(transparent)]
     Guard(#[from] GuardError),
     /// A kernel map.
-    #[error("cannot write the kernel map {map}: {source}; if it is full, raise --max-pods")]
+    #[error("cannot write the kernel map {map}: {source}; if it is full, {}", sizes::advice(map))]
     Map {
         /// The map.
         map: &'static str,

@@ -25,8 +25,9 @@ use super::{
     links::{HookState, LinkError, PinnedLink, Place, Wanted},
     pins::Pins,
     preflight,
+    sizes::{MapUse, SIZED_MAPS, SizedMap},
 };
-use crate::sys::{self, Hook, Map, Plain, Target};
+use crate::sys::{self, Hook, Map, Plain, Target, table::Table};
 
 /// The programs that `cargo xtask ebpf` built before the agent was; empty if it did not.
 static EMBEDDED: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh-ebpf.o"));
@@ -125,6 +126,7 @@ pub struct Kernel {
     object: Cow<'static, [u8]>,
     hooks: Vec<PinnedLink>,
     maps: Vec<PinnedMap>,
+    sized: Vec<(&'static SizedMap, Table)>,
     counters: PerCpuArray<MapData, u64>,
     /// The enrolled pods, by network namespace cookie.
     pub pods: Map<u64, Pod>,
@@ -200,12 +202,18 @@ impl Kernel {
         }
         let maps = SHARED_MAPS.into_iter().map(|name| PinnedMap::open(name, pins));
         let maps = maps.collect::<Result<_, _>>()?;
+        let sized = SIZED_MAPS.iter().map(|map| {
+            let error = |source| KernelError::Map { name: map.name, source };
+            Ok((map, Table::open(&pins.map(map.name)).map_err(error)?))
+        });
+        let sized = sized.collect::<Result<_, KernelError>>()?;
         let counters = programs.take_map("COUNTERS").ok_or(KernelError::Missing("COUNTERS"))?;
         Ok(Self {
             loader,
             object,
             hooks,
             maps,
+            sized,
             counters: PerCpuArray::try_from(counters)?,
             pods: Map::open(&pins.map("PODS"))
                 .map_err(|source| KernelError::Map { name: "PODS", source })?,
@@ -240,6 +248,18 @@ impl Kernel {
     pub fn verify_and_repair(&mut self) -> impl Iterator<Item = HookState> {
         let hooks = self.hooks.iter_mut().map(PinnedLink::verify_and_repair);
         hooks.chain(self.maps.iter_mut().map(PinnedMap::verify_and_repair))
+    }
+
+    /// How full the maps are that have a limit. Reads all of them: some milliseconds.
+    ///
+    /// # Errors
+    /// Where the kernel does not say.
+    pub fn map_use(&self) -> io::Result<Vec<MapUse>> {
+        let count = |(map, table): &(&'static SizedMap, Table)| {
+            let capacity = table.shape().max_entries.into();
+            Ok(MapUse { map, entries: table.count()? as u64, capacity })
+        };
+        self.sized.iter().map(count).collect()
     }
 
     /// What the programs counted, over all CPUs.
@@ -294,12 +314,9 @@ fn loader(config: &CaptureConfig, pins: &Pins) -> EbpfLoader<'static> {
     for name in SHARED_MAPS {
         loader.map_pin_path(name, pins.map(name));
     }
-    loader
-        .map_max_entries("PODS", config.max_pods)
-        .map_max_entries("ORIGINAL_DESTINATIONS", config.max_connections)
-        .map_max_entries("ADMITTED", config.max_connections)
-        .map_max_entries("UPSTREAMS", config.max_connections)
-        .map_max_entries("PASSED", config.max_connections);
+    for map in SIZED_MAPS {
+        loader.map_max_entries(map.name, (map.size)(config));
+    }
     let level = if config.kernel_log { &LOG_DEBUG } else { &LOG_NOTHING };
     if !config.kernel_log {
         loader.map_max_entries("AYA_LOGS", NO_LOG);

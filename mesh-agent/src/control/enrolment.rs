@@ -14,10 +14,12 @@ use mesh_common::{identity::SpiffeId, model::Workload};
 
 use crate::{
     backoff::Backoff,
-    capture::InboundModes,
+    capture::{InboundModes, MapUse},
     status::{Hook, Phase, PodState},
 };
 
+mod inspection;
+mod pressure;
 mod thread;
 
 pub use thread::{EnrolmentThread, Reports};
@@ -48,6 +50,8 @@ pub trait Captor: Send {
     fn adopted(&self) -> Vec<Arc<str>>;
     /// Looks at every hook, puts back what is missing, and reads the counters.
     fn inspect(&mut self) -> (Vec<Hook>, Vec<(&'static str, u64)>);
+    /// Counts what the kernel maps hold that have a limit.
+    fn map_use(&self) -> Result<Vec<MapUse>, String>;
 }
 
 /// What is known of each pod.

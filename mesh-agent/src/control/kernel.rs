@@ -6,7 +6,7 @@ use mesh_common::model::Workload;
 
 use super::{enrolment::Captor, plaintext::Plaintext};
 use crate::{
-    capture::{Capture, CaptureError, HookState, InboundModes, enroll::Pod},
+    capture::{Capture, CaptureError, HookState, InboundModes, MapUse, enroll::Pod},
     denials::Denials,
     observe::{
         Observer,
@@ -148,6 +148,10 @@ impl Captor for Kernel {
             self.told.observer.share().passed(*passed);
         }
         (hooks, counters)
+    }
+
+    fn map_use(&self) -> Result<Vec<MapUse>, String> {
+        self.capture.map_use().map_err(|error| error.to_string())
     }
 }
 

@@ -19,7 +19,7 @@ pub async fn follow(snapshot: Arc<Snapshot>, status: Arc<Status>, sockets: Arc<S
             tracing::warn!(
                 %error,
                 "the kernel cannot be told of every Service without an endpoint: callers of the \
-                 others are reset by the proxy; if the map is full, raise --max-connections"
+                 others are reset by the proxy; if the map is full, start the agent with a larger --max-unserved"
             );
         }
         is_told = outcome.is_err();

@@ -9,7 +9,7 @@ use prometheus_client::{
 };
 
 use super::{Hook, Status};
-use crate::identity::Certificates;
+use crate::{capture::MapUse, identity::Certificates};
 
 /// Writes hooks, kernel counters, pods, the connection to the controller and the ends of
 /// certificates.
@@ -23,16 +23,18 @@ pub struct StatusCollector {
 
 impl Collector for StatusCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let (hooks, counters, connected, phases) = {
+        let (hooks, counters, maps, connected, phases) = {
             let board = self.status.board();
             let mut phases: BTreeMap<&str, i64> = BTreeMap::new();
             for pod in &board.pods {
                 *phases.entry(pod.phase.as_str()).or_default() += 1;
             }
             let hooks = by_kind(&board.hooks);
-            (hooks, board.counters.clone(), board.controller.connected, phases)
+            let (counters, maps) = (board.counters.clone(), board.maps.clone());
+            (hooks, counters, maps, board.controller.connected, phases)
         };
         encode_hooks(&mut encoder, &hooks)?;
+        encode_maps(&mut encoder, &maps)?;
         let mut metric = encoder.encode_descriptor(
             "nodemesh_kernel_events",
             "What the kernel programs did",
@@ -102,6 +104,33 @@ fn encode_hooks(
     Ok(())
 }
 
+fn encode_maps(
+    encoder: &mut DescriptorEncoder<'_>,
+    maps: &[MapUse],
+) -> Result<(), std::fmt::Error> {
+    type Value = fn(&MapUse) -> u64;
+    let metrics: [(&str, &str, Value); 2] = [
+        (
+            "nodemesh_kernel_map_entries",
+            "Number of entries that a kernel map had when last counted, some seconds ago at most",
+            |used| used.entries,
+        ),
+        (
+            "nodemesh_kernel_map_capacity",
+            "Number of entries that a kernel map has room for, as a flag of the agent says",
+            |used| used.capacity,
+        ),
+    ];
+    for (name, help, value) in metrics {
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for used in maps {
+            let value = i64::try_from(value(used)).unwrap_or(i64::MAX);
+            ConstGauge::new(value).encode(metric.encode_family(&[("map", used.map.name)])?)?;
+        }
+    }
+    Ok(())
+}
+
 fn encode_certificates(
     encoder: &mut DescriptorEncoder<'_>,
     certificates: &Certificates,
@@ -135,7 +164,7 @@ fn encode_certificates(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::metrics::Metrics;
+    use crate::{capture::SIZED_MAPS, observe::metrics::Metrics};
 
     #[test]
     fn hooks_of_pods_are_counted_by_kind() {
@@ -154,6 +183,7 @@ mod tests {
             ],
             vec![("captured", 7)],
         );
+        status.set_maps(vec![MapUse { map: &SIZED_MAPS[0], entries: 3, capacity: 16 }]);
         let metrics = Metrics::new();
         let certificates = Arc::new(Certificates::new(None));
         metrics.register(StatusCollector { status, certificates });
@@ -164,6 +194,8 @@ mod tests {
             "nodemesh_hook_repairs_total{hook=\"connect4\"} 2",
             "nodemesh_hook_repairs_total{hook=\"sk_lookup\"} 2",
             "nodemesh_kernel_events_total{event=\"captured\"} 7",
+            "nodemesh_kernel_map_entries{map=\"PODS\"} 3",
+            "nodemesh_kernel_map_capacity{map=\"PODS\"} 16",
             "nodemesh_controller_connected 0",
         ] {
             assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");

@@ -130,6 +130,7 @@ impl World {
             workers: 2,
             max_pods: 16,
             max_connections: 1024,
+            max_unserved: 1024,
             object: None,
             kernel_log: false,
         }

@@ -79,6 +79,10 @@ impl Captor for Fake {
     fn inspect(&mut self) -> (Vec<Hook>, Vec<(&'static str, u64)>) {
         (Vec::new(), Vec::new())
     }
+
+    fn map_use(&self) -> Result<Vec<MapUse>, String> {
+        Ok(Vec::new())
+    }
 }
 
 fn pod(uid: &str) -> Arc<Workload> {

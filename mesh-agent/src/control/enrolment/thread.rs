@@ -14,15 +14,9 @@ use std::{
 use mesh_common::identity::SpiffeId;
 use tokio::sync::watch;
 
-use super::{Captor, Enrolment};
-use crate::{
-    identity::Certificates,
-    snapshot::Snapshot,
-    status::{Hook, Status},
-};
+use super::{Captor, Enrolment, inspection::Inspection};
+use crate::{identity::Certificates, snapshot::Snapshot, status::Status};
 
-/// A hook that was removed is noticed within this (design: within 5 s).
-const INSPECTION: Duration = Duration::from_secs(2);
 /// How often the connections of pods that drain are counted.
 const DRAIN_CHECK: Duration = Duration::from_millis(500);
 /// The shortest sleep, so that a step that is due at once does not spin.
@@ -75,8 +69,7 @@ impl EnrolmentThread {
         wanted: &watch::Sender<Option<BTreeSet<SpiffeId>>>,
     ) {
         let mut enrolment = Enrolment::default();
-        let mut inspected: Option<Instant> = None;
-        let mut hooks = Vec::new();
+        let mut inspection = Inspection::default();
         loop {
             let now = Instant::now();
             // Without a picture, "no pods" would mean to release them all.
@@ -90,17 +83,10 @@ impl EnrolmentThread {
                 }
                 self.status.set_pods(enrolment.states(&captor), enrolment.is_settled());
             }
-            if inspected.is_none_or(|at| now.duration_since(at) >= INSPECTION) {
-                inspected = Some(now);
-                let (seen, counters) = captor.inspect();
-                self.report_hooks(&hooks, &seen);
-                self.status.set_kernel(seen.clone(), counters);
-                hooks = seen;
-            }
-            let next = inspected.map(|at| at + INSPECTION).into_iter();
-            let next = next.chain(enrolment.next_retry());
+            let inspect_at = inspection.look(now, &mut captor, &self.status);
+            let next = enrolment.next_retry().into_iter();
             let next = next.chain(enrolment.is_draining().then(|| now + DRAIN_CHECK));
-            let sleep = next.min().map_or(INSPECTION, |at| at.saturating_duration_since(now));
+            let sleep = next.fold(inspect_at, Instant::min).saturating_duration_since(now);
             match woken.recv_timeout(sleep.max(SHORTEST_SLEEP)) {
                 Ok(()) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -117,28 +103,6 @@ impl EnrolmentThread {
             || format!("waits for the certificate of {id}"),
             |why| format!("no certificate for {id}: {why}"),
         ))
-    }
-
-    /// Says in log and status what was found detached and what was put back.
-    fn report_hooks(&self, before: &[Hook], now: &[Hook]) {
-        for hook in now {
-            let earlier = before.iter().find(|earlier| earlier.name == hook.name);
-            let repaired = hook.repairs > earlier.map_or(0, |earlier| earlier.repairs);
-            let name = &hook.name;
-            if repaired {
-                tracing::error!(hook = name, "a kernel hook was removed by someone");
-                tracing::info!(hook = name, repairs = hook.repairs, "put the kernel hook back");
-                self.status.incident(format!(
-                    "kernel hook {name} was found detached and was put back: something on this \
-                     node removes BPF programs"
-                ));
-            } else if !hook.attached && earlier.is_none_or(|earlier| earlier.attached) {
-                let error = hook.error.as_deref().unwrap_or_default();
-                tracing::error!(hook = name, error, "a kernel hook is not attached");
-            } else if hook.attached && earlier.is_some_and(|earlier| !earlier.attached) {
-                tracing::info!(hook = name, "the kernel hook is attached again");
-            }
-        }
     }
 }
 
@@ -171,8 +135,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        capture::InboundModes,
+        capture::{InboundModes, MapUse},
         identity::testing::{Ca, Hours},
+        status::Hook,
     };
 
     const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
@@ -224,6 +189,10 @@ mod tests {
             let repairs = *self.repairs.lock().unwrap_or_else(PoisonError::into_inner);
             let hook = Hook { name: "connect4".into(), attached: true, repairs, error: None };
             (vec![hook], vec![("captured", 1)])
+        }
+
+        fn map_use(&self) -> Result<Vec<MapUse>, String> {
+            Ok(Vec::new())
         }
     }
 
