@@ -210,6 +210,25 @@ mod tests {
         let cli = Cli::try_parse_from(std::iter::once("mesh-agent".to_owned()).chain(flags));
         let config = cli.expect("flags that exist").run.expect("a configuration");
         assert_eq!(config.paths.node, "node-1");
+        let places = [
+            config.paths.bpffs.clone(),
+            config.paths.state_dir.clone(),
+            config.paths.admin_socket(),
+            config.controller_ca.clone(),
+            config.join_token_file.clone(),
+            // Where cgroup v2 is looked for is no flag.
+            "/sys/fs/cgroup".into(),
+        ];
+        let mounts = manifest.lines().filter_map(|line| line.trim().strip_prefix("mountPath: "));
+        let mounts: Vec<_> = mounts.collect();
+        for place in &places {
+            let is_mounted = mounts.iter().any(|mount| place.starts_with(mount));
+            assert!(is_mounted, "{} is on no mount of the manifest", place.display());
+        }
+        for mount in mounts {
+            let is_used = places.iter().any(|place| place.starts_with(mount));
+            assert!(is_used, "nothing of the agent's is at {mount}");
+        }
         let set = format!("{}/{}", mesh_common::SYSTEM_NAMESPACE, mesh_common::names::AGENT);
         assert_eq!(config.daemon_set, Some(set.parse().expect("a name")));
     }

@@ -27,11 +27,12 @@ const BPFFS_MAGIC: i64 = 0xcafe_4a11;
 /// What the kernel knows about itself, which the loader reads.
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// A capability that the agent needs: its bit, name and reason.
+/// A capability that the agent needs: its bit, name and reason. What CAP_BPF allows is among what
+/// CAP_SYS_ADMIN allows, without which nobody enters a namespace.
 const CAPABILITIES: [(u32, &str, &str); 3] = [
     (12, "CAP_NET_ADMIN", "to attach to network namespaces and to set rules in pods"),
-    (21, "CAP_SYS_ADMIN", "to enter the network namespaces of pods"),
-    (39, "CAP_BPF", "to load kernel programs"),
+    (19, "CAP_SYS_PTRACE", "to open the network namespaces of pods' processes"),
+    (21, "CAP_SYS_ADMIN", "to load kernel programs and to enter the network namespaces of pods"),
 ];
 
 /// Something that is not there.
@@ -236,8 +237,8 @@ mod tests {
             .map(|missing| missing.to_string())
             .collect();
         assert_eq!(names.len(), 2);
-        assert!(names[0].starts_with("CAP_SYS_ADMIN"), "{names:?}");
-        assert!(names[1].starts_with("CAP_BPF"), "{names:?}");
+        assert!(names[0].starts_with("CAP_SYS_PTRACE"), "{names:?}");
+        assert!(names[1].starts_with("CAP_SYS_ADMIN"), "{names:?}");
     }
 
     #[test]
@@ -249,8 +250,12 @@ mod tests {
     }
 
     #[test]
-    fn the_manifest_gives_every_capability_with_its_reason() {
+    fn the_manifest_gives_every_capability_with_its_reason_and_no_other() {
         let manifest = include_str!("../../../deploy/base/agent.yaml");
+        let added = manifest.lines().skip_while(|line| line.trim() != "add:").skip(1);
+        let added = added.map(str::trim).take_while(|line| line.starts_with(['-', '#']));
+        let given = added.filter(|line| line.starts_with('-')).count();
+        assert_eq!(given, CAPABILITIES.len());
         for (_, name, reason) in CAPABILITIES {
             let short = name.strip_prefix("CAP_").expect("a capability");
             let line = manifest.lines().position(|line| line.trim() == format!("- {short}"));

@@ -97,9 +97,9 @@ impl Layout {
         self.cgroup().join(node)
     }
 
-    /// The cgroup of a pod.
-    pub fn pod_cgroup(&self, node: &str, pod: &str) -> PathBuf {
-        self.node_cgroup(node).join(pod.replace('/', "-"))
+    /// The cgroup of a pod's container, as a kubelet calls it.
+    pub fn pod_cgroup(&self, node: &str, uid: &str) -> PathBuf {
+        self.node_cgroup(node).join("kubepods/burstable").join(format!("pod{uid}/app"))
     }
 
     /// The name of the network namespace of a node or of a pod, `namespace/name`.

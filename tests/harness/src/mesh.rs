@@ -45,6 +45,7 @@ pub struct Mesh {
     daemons: BTreeMap<String, Daemon>,
     objects: Objects,
     quiet: bool,
+    by_process: bool,
     keep: bool,
 }
 
@@ -221,13 +222,14 @@ impl Mesh {
 
     /// The flags that the agent of a node and its cleanup have in common.
     fn node_flags(&self, node: &str) -> Vec<String> {
+        let by_path = ("--pod-netns", self.layout.pod_netns_template());
         [
             ("--node", node.to_owned()),
             ("--bpffs", path_text(&self.layout.bpffs())),
             ("--state-dir", path_text(&self.layout.agent_state())),
-            ("--pod-netns", self.layout.pod_netns_template()),
         ]
         .into_iter()
+        .chain((!self.by_process).then_some(by_path))
         .flat_map(|(flag, value)| [flag.to_owned(), value])
         .collect()
     }

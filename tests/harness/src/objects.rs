@@ -56,10 +56,10 @@ pub fn node(name: &str, address: &str) -> String {
 /// A running Pod with a service account of the pod's name.
 pub fn pod(pod: &Pod) -> String {
     let (namespace, name) = split(&pod.name);
-    let (node, ipv4, ipv6) = (&pod.node, pod.ipv4(), pod.ipv6());
+    let (node, uid, ipv4, ipv6) = (&pod.node, &pod.uid, pod.ipv4(), pod.ipv6());
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: {namespace}\n  \
-         uid: uid-{namespace}-{name}\n  labels: {{ app: {name} }}\nspec:\n  nodeName: {node}\n  \
+         uid: {uid}\n  labels: {{ app: {name} }}\nspec:\n  nodeName: {node}\n  \
          serviceAccountName: {name}\n  containers:\n  - {{ name: app, image: app }}\nstatus:\n  \
          phase: Running\n  podIP: {ipv4}\n  podIPs:\n  - {{ ip: {ipv4} }}\n  - {{ ip: \"{ipv6}\" \
          }}\n  conditions:\n  - {{ type: Ready, status: \"True\" }}\n"

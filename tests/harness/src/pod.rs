@@ -30,6 +30,8 @@ pub struct Pod {
     pub name: String,
     /// The node it is on.
     pub node: String,
+    /// `metadata.uid`.
+    pub uid: String,
     /// Where its programs run.
     pub place: Place,
     addresses: (Ipv4Addr, Ipv6Addr),
@@ -43,13 +45,16 @@ impl Pod {
         let netns = Netns::create(&layout.netns(name))?;
         netns.set_sysctl("ipv6/conf/default/accept_dad", "0")?;
         node.link_pod(&netns, host)?;
-        let cgroup = layout.pod_cgroup(&node.name, name);
+        // Agents see the processes of every mesh that is up.
+        let uid = format!("{}-{}", layout.id(), name.replace('/', "-"));
+        let cgroup = layout.pod_cgroup(&node.name, &uid);
         cgroup::create(&cgroup)?;
         let files = layout.pod_files(name);
         fs::create_dir_all(&files).with_context(|| format!("making {}", files.display()))?;
         Ok(Self {
             name: name.to_owned(),
             node: node.name.clone(),
+            uid,
             place: Place { netns, cgroup },
             addresses: pod_addresses(node.number, host),
             files,
@@ -70,6 +75,14 @@ impl Pod {
     /// A directory for files of its programs.
     pub fn files(&self) -> &PathBuf {
         &self.files
+    }
+
+    /// Starts what keeps a sandbox, a program that does nothing, as another user than root.
+    pub fn start_sandbox(&self) -> Result<()> {
+        let nobody = ["setpriv", "--reuid=65534", "--clear-groups"];
+        let sandbox = self.spawn(&[&nobody[..], &["sleep", "infinity"]].concat())?;
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner).push(sandbox);
+        Ok(())
     }
 
     /// Runs a program to its end.

@@ -27,6 +27,8 @@ pub struct MeshBuilder {
     meshed: BTreeSet<String>,
     folder: Option<PathBuf>,
     agent_flags: Vec<String>,
+    launcher: Vec<String>,
+    by_process: bool,
     quiet: bool,
 }
 
@@ -40,6 +42,8 @@ impl MeshBuilder {
             meshed: BTreeSet::new(),
             folder: None,
             agent_flags: Vec::new(),
+            launcher: Vec::new(),
+            by_process: false,
             quiet: false,
         }
     }
@@ -80,6 +84,18 @@ impl MeshBuilder {
         self
     }
 
+    /// Starts the agents by a program that takes their command line.
+    pub fn launch_agents_by(mut self, launcher: &[&str]) -> Self {
+        self.launcher.extend(launcher.iter().map(ToString::to_string));
+        self
+    }
+
+    /// Has the agents find pods by their processes; see [`Pod::start_sandbox`].
+    pub fn by_process(mut self) -> Self {
+        self.by_process = true;
+        self
+    }
+
     /// Does not print logs when the mesh goes.
     pub fn quiet(mut self) -> Self {
         self.quiet = true;
@@ -106,6 +122,7 @@ impl MeshBuilder {
             pods: BTreeMap::new(),
             daemons: BTreeMap::new(),
             quiet: self.quiet,
+            by_process: self.by_process,
             keep: false,
         };
         mesh.build(self)?;
@@ -132,7 +149,7 @@ impl Mesh {
             Some(folder) => self.copy_objects(folder)?,
             None => self.write_objects(&builder)?,
         }
-        self.define_daemons(&builder.agent_flags)
+        self.define_daemons(&builder.launcher, &builder.agent_flags)
     }
 
     fn copy_objects(&self, folder: &Path) -> Result<()> {
@@ -169,7 +186,7 @@ impl Mesh {
         Ok(())
     }
 
-    fn define_daemons(&mut self, agent_flags: &[String]) -> Result<()> {
+    fn define_daemons(&mut self, launcher: &[String], agent_flags: &[String]) -> Result<()> {
         let text = |path: PathBuf| path_text(&path);
         let first = &self.nodes[0];
         let controller = vec![
@@ -184,7 +201,8 @@ impl Mesh {
         ];
         let mut daemons = vec![("controller".to_owned(), first.place.clone(), controller)];
         for node in &self.nodes {
-            let mut agent = vec![binary("mesh-agent")];
+            let mut agent = launcher.to_vec();
+            agent.push(binary("mesh-agent"));
             agent.extend(self.node_flags(&node.name));
             agent.extend([
                 "--controller".to_owned(),
