@@ -14,6 +14,7 @@ pub mod unmeshed;
 
 use flow::{Edge, Flow, FlowFilter};
 use metrics::Metrics;
+pub use metrics::{Payload, Series};
 use ring::Ring;
 use share::PlaintextShare;
 
@@ -47,9 +48,19 @@ impl Observer {
         self.ended(flow);
     }
 
+    /// Counts what a connection has moved since the last time, while it goes on.
+    pub fn moved(&self, series: &Series, more: Payload) {
+        self.metrics.moved(series, more);
+    }
+
     /// Takes the flow of a connection that was carried, however it ended.
     pub fn ended(&self, flow: Flow) {
-        self.metrics.closed(&flow);
+        self.ended_after(flow, Payload::default());
+    }
+
+    /// The same of one whose payload was counted while it moved, as far as `told` says.
+    pub fn ended_after(&self, flow: Flow, told: Payload) {
+        self.metrics.closed(&flow, told);
         self.ring.push(flow);
     }
 

@@ -37,6 +37,7 @@ mod failure;
 mod handshakes;
 mod hbone;
 mod inbound;
+mod meter;
 mod outbound;
 mod pod;
 mod record;

@@ -21,7 +21,7 @@ mod labels;
 use bounded::Bounded;
 use labels::{ClosedLabels, EdgeLabels};
 
-use super::flow::{Edge, Flow};
+use super::flow::{Edge, Flow, Verdict};
 
 /// Series a family before new label sets are counted together.
 pub const SERIES_LIMIT: usize = 2000;
@@ -73,12 +73,18 @@ impl Metrics {
         });
     }
 
-    pub(super) fn closed(&self, flow: &Flow) {
-        let key = ClosedLabels { edge: flow.edge().into(), verdict: flow.verdict };
+    /// Counts payload of a connection that goes on.
+    pub(super) fn moved(&self, Series(labels): &Series, more: Payload) {
+        self.connections.closed.update_more(labels, |closed| closed.count(more));
+    }
+
+    /// Counts a connection that has ended, with the payload that was not `told` before.
+    pub(super) fn closed(&self, flow: &Flow, told: Payload) {
+        let Series(key) = Series::new(flow.edge(), flow.verdict);
+        let all = Payload { sent: flow.bytes_sent, received: flow.bytes_received };
         self.connections.closed.update(key, |closed| {
             closed.connections.fetch_add(1, Ordering::Relaxed);
-            closed.sent.fetch_add(flow.bytes_sent, Ordering::Relaxed);
-            closed.received.fetch_add(flow.bytes_received, Ordering::Relaxed);
+            closed.count(all.since(told));
         });
     }
 
@@ -99,6 +105,36 @@ impl Metrics {
     }
 }
 
+/// Bytes of both directions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Payload {
+    /// From the caller.
+    pub sent: u64,
+    /// To the caller.
+    pub received: u64,
+}
+
+impl Payload {
+    /// What has come since it was `before`.
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            sent: self.sent.saturating_sub(before.sent),
+            received: self.received.saturating_sub(before.received),
+        }
+    }
+}
+
+/// What a connection counts into.
+#[derive(Clone, Debug)]
+pub struct Series(ClosedLabels);
+
+impl Series {
+    /// The series of a connection that ends with `verdict`.
+    pub fn new(edge: Edge<'_>, verdict: Verdict) -> Self {
+        Self(ClosedLabels { edge: edge.into(), verdict })
+    }
+}
+
 /// What connections count into, and how that is written.
 #[derive(Debug)]
 struct Connections {
@@ -115,6 +151,13 @@ struct Closed {
     connections: AtomicU64,
     sent: AtomicU64,
     received: AtomicU64,
+}
+
+impl Closed {
+    fn count(&self, more: Payload) {
+        self.sent.fetch_add(more.sent, Ordering::Relaxed);
+        self.received.fetch_add(more.received, Ordering::Relaxed);
+    }
 }
 
 impl Connections {
@@ -143,16 +186,12 @@ impl Collector for Connections {
         )?;
         let families: [(&str, &str, Count<Closed>); 3] = [
             ("nodemesh_connections_closed", "Connections that have ended", |it| &it.connections),
-            (
-                "nodemesh_sent_bytes",
-                "Payload from callers, counted when the connection ends",
-                |it| &it.sent,
-            ),
-            (
-                "nodemesh_received_bytes",
-                "Payload to callers, counted when the connection ends",
-                |it| &it.received,
-            ),
+            ("nodemesh_sent_bytes", "Payload from callers, at most 10 s after it moved", |it| {
+                &it.sent
+            }),
+            ("nodemesh_received_bytes", "Payload to callers, at most 10 s after it moved", |it| {
+                &it.received
+            }),
         ];
         for (name, help, count) in families {
             self.closed.encode(&mut encoder, name, help, count)?;

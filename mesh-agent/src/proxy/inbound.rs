@@ -41,8 +41,8 @@ pub(super) async fn serve(
     match connected {
         Ok((application, mut leash)) => {
             leash.hold_to(&pod);
-            record.carried();
-            record.end(relay::tcp::relay(client, application, leash).await);
+            let meter = record.carried(&context.meters);
+            record.end(relay::tcp::relay(client, application, leash, meter).await);
         }
         Err(failure) => {
             relay::reset(client);

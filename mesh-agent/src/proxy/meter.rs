@@ -46,14 +46,10 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    /// Payload from the side that connected.
-    pub(super) fn from_client(&self) -> &Count {
-        &self.counts[usize::from(self.is_swapped)]
-    }
-
-    /// Payload to the side that connected.
-    pub(super) fn to_client(&self) -> &Count {
-        &self.counts[usize::from(!self.is_swapped)]
+    /// Payload from the side that connected, and to it.
+    pub(super) fn directions(&self) -> (&Count, &Count) {
+        let [one, other] = &*self.counts;
+        if self.is_swapped { (other, one) } else { (one, other) }
     }
 
     /// The same seen from the other side.
@@ -62,7 +58,8 @@ impl Meter {
     }
 
     fn payload(&self) -> Payload {
-        Payload { sent: self.from_client().get(), received: self.to_client().get() }
+        let (from_client, to_client) = self.directions();
+        Payload { sent: from_client.get(), received: to_client.get() }
     }
 }
 
@@ -170,12 +167,12 @@ mod tests {
         let series = Series::new(ended.edge(), Verdict::Forwarded);
         let (meter, metered) = meters.open(series);
 
-        meter.from_client().add(4);
+        meter.directions().0.add(4);
         time::sleep(2 * INTERVAL).await;
         assert_eq!(sent(&metrics), 4);
         time::sleep(2 * INTERVAL).await;
         assert_eq!(sent(&metrics), 4, "nothing moved meanwhile");
-        meter.from_client().add(6);
+        meter.directions().0.add(6);
         let told = metered.finish();
         assert_eq!(told, Payload { sent: 4, received: 0 });
         observer.ended_after(ended, told);
@@ -187,8 +184,9 @@ mod tests {
     fn the_other_side_sees_it_the_other_way_round() {
         let meter = Meter::default();
         let other = meter.clone().swapped();
-        other.from_client().add(3);
-        other.to_client().add(5);
+        let (from_client, to_client) = other.directions();
+        from_client.add(3);
+        to_client.add(5);
         assert_eq!(meter.payload(), Payload { sent: 5, received: 3 });
     }
 }

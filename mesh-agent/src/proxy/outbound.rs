@@ -60,17 +60,17 @@ pub(super) async fn serve(
             return record.fail(failure);
         }
     };
-    record.carried();
+    let meter = record.carried(&context.meters);
     record.end(match connected {
         Connected::Tcp(upstream, mut leash) => {
             leash.hold_to(&pod);
-            relay::tcp::relay(client, upstream, leash).await
+            relay::tcp::relay(client, upstream, leash, meter).await
         }
         Connected::Tunnel(stream) => {
             // The far proxy judges, and ends what loses its right.
             let mut leash = Leash::default();
             leash.hold_to(&pod);
-            relay::tunnel::relay(client, stream, leash).await
+            relay::tunnel::relay(client, stream, leash, meter).await
         }
     });
 }

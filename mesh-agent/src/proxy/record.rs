@@ -8,17 +8,22 @@ use std::{
 
 use mesh_common::{identity::SpiffeId, model::NamespacedName};
 
-use super::{Shared, failure::Failure, relay::Transferred, route::Upstream};
+use super::{
+    Shared,
+    failure::Failure,
+    meter::{Meter, Metered, Meters},
+    relay::Transferred,
+    route::Upstream,
+};
 use crate::{
     capture::enroll::Pod,
     observe::{
-        Observer,
+        Observer, Series,
         flow::{Edge, Flow, Peer, Reporter, Security, Verdict},
     },
 };
 
 /// A connection that has not ended.
-#[derive(Clone)]
 pub(super) struct Record {
     observer: Arc<Observer>,
     node: Arc<str>,
@@ -29,6 +34,7 @@ pub(super) struct Record {
     service: Option<NamespacedName>,
     security: Security,
     audit: Option<String>,
+    metered: Option<Metered>,
 }
 
 impl Record {
@@ -43,6 +49,7 @@ impl Record {
             service: None,
             security: Security::Plaintext,
             audit: None,
+            metered: None,
         }
     }
 
@@ -102,15 +109,22 @@ impl Record {
         self.audit = reason;
     }
 
-    /// Both sides are connected: the connection is carried from now on.
-    pub(super) fn carried(&self) {
-        self.observer.opened(Edge {
+    /// Both sides are connected: the connection is carried from now on, and counts what it moves
+    /// on the meter.
+    pub(super) fn carried(&mut self, meters: &Arc<Meters>) -> Meter {
+        let edge = Edge {
             reporter: self.reporter,
             source: &self.source,
             destination: &self.destination,
             service: self.service.as_ref(),
             security: self.security,
-        });
+        };
+        self.observer.opened(edge);
+        // So it ends, unless its right is taken away.
+        let verdict = if self.audit.is_some() { Verdict::Audit } else { Verdict::Forwarded };
+        let (meter, metered) = meters.open(Series::new(edge, verdict));
+        self.metered = Some(metered);
+        meter
     }
 
     /// The connection was carried and has ended.
@@ -121,37 +135,31 @@ impl Record {
             (None, Some(audit), _) => (Verdict::Audit, audit),
             (None, None, broken) => (Verdict::Forwarded, broken.unwrap_or_default()),
         };
-        let observer = self.observer.clone();
-        observer.ended(self.finish(verdict, reason, from_client, to_client));
+        let told = self.metered.take().map(Metered::finish).unwrap_or_default();
+        let flow = self.flow(verdict, reason, from_client, to_client);
+        self.observer.ended_after(flow, told);
     }
 
     /// The connection was refused or failed.
     pub(super) fn fail(self, failure: Failure) {
         let verdict = if failure.is_denial() { Verdict::Denied } else { Verdict::Error };
-        let observer = self.observer.clone();
-        observer.record(self.finish(verdict, failure.to_string(), 0, 0));
+        self.observer.record(self.flow(verdict, failure.to_string(), 0, 0));
     }
 
     /// What is told of further calls that are refused for `reason`, before they have a port.
     pub(super) fn denial(&self, reason: &str) -> Flow {
-        let flow = self.clone().finish(Verdict::Denied, reason.to_owned(), 0, 0);
+        let flow = self.flow(Verdict::Denied, reason.to_owned(), 0, 0);
         Flow { source: Peer { address: None, ..flow.source }, ..flow }
     }
 
-    fn finish(
-        self,
-        verdict: Verdict,
-        reason: String,
-        bytes_sent: u64,
-        bytes_received: u64,
-    ) -> Flow {
+    fn flow(&self, verdict: Verdict, reason: String, bytes_sent: u64, bytes_received: u64) -> Flow {
         Flow {
             time: SystemTime::now(),
-            node: self.node,
+            node: self.node.clone(),
             reporter: self.reporter,
-            source: self.source,
-            destination: self.destination,
-            service: self.service,
+            source: self.source.clone(),
+            destination: self.destination.clone(),
+            service: self.service.clone(),
             verdict,
             reason,
             security: self.security,

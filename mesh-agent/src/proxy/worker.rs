@@ -8,6 +8,7 @@ use super::{
     Shared,
     accept::{Purpose, accept_loop},
     hbone::Pool,
+    meter::Meters,
     pod::ServedPod,
     revoke::LiveRights,
 };
@@ -25,6 +26,8 @@ pub(super) struct Context {
     pub(super) tunnels: Pool,
     /// What its live connections were let through for.
     pub(super) rights: Arc<LiveRights>,
+    /// What its live connections move.
+    pub(super) meters: Arc<Meters>,
 }
 
 enum Command {
@@ -43,8 +46,12 @@ impl Worker {
         let (commands, inbox) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name(format!("proxy-{index}")).spawn(move || {
-            let context =
-                Arc::new(Context { shared, tunnels: Pool::default(), rights: Arc::default() });
+            let context = Arc::new(Context {
+                shared,
+                tunnels: Pool::default(),
+                rights: Arc::default(),
+                meters: Arc::default(),
+            });
             runtime.block_on(run(context, inbox));
         })?;
         Ok(Self { commands })
@@ -68,6 +75,7 @@ impl Worker {
 async fn run(context: Arc<Context>, mut inbox: mpsc::UnboundedReceiver<Command>) {
     tokio::spawn(sweep_tunnels(context.clone()));
     tokio::spawn(context.rights.clone().follow(context.shared.snapshot.clone()));
+    tokio::spawn(context.meters.clone().follow(context.shared.observer.clone()));
     while let Some(command) = inbox.recv().await {
         match command {
             Command::Serve(pod, listeners) => {

@@ -60,6 +60,15 @@ impl<L: Labels, V: Default> Bounded<L, V> {
         self.update_at(Instant::now(), labels, change);
     }
 
+    /// The same for what was counted once already and goes on: where it is counted under its
+    /// overflow labels, that is not told again.
+    pub(super) fn update_more(&self, labels: &L, change: impl FnOnce(&V)) {
+        let now = Instant::now();
+        if let Some(change) = self.update_known(now, labels, change) {
+            self.update_new(now, labels.clone(), change);
+        }
+    }
+
     /// How often labels were given up for lack of space.
     pub(super) fn overflows(&self) -> u64 {
         self.overflows.load(Ordering::Relaxed)
@@ -83,25 +92,39 @@ impl<L: Labels, V: Default> Bounded<L, V> {
     }
 
     fn update_at(&self, now: Instant, labels: L, change: impl FnOnce(&V)) {
-        let second = now.duration_since(self.started).as_secs();
+        if let Some(change) = self.update_known(now, &labels, change)
+            && !self.update_new(now, labels, change)
         {
-            let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-            if let Some(series) = table.series.get(&labels) {
-                series.used.store(second, Ordering::Relaxed);
-                return change(&series.value);
-            }
-        }
-        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        let labels = if table.has_space(self.limit, now, second) {
-            labels
-        } else {
             self.overflows.fetch_add(1, Ordering::Relaxed);
-            labels.overflow()
-        };
+        }
+    }
+
+    /// Counts into a series that is there; gives `change` back where it is not.
+    fn update_known<C: FnOnce(&V)>(&self, now: Instant, labels: &L, change: C) -> Option<C> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(series) = table.series.get(labels) else { return Some(change) };
+        series.used.store(self.second(now), Ordering::Relaxed);
+        change(&series.value);
+        None
+    }
+
+    /// Counts into a new series, or under the overflow labels; whether there was space.
+    fn update_new(&self, now: Instant, labels: L, change: impl FnOnce(&V)) -> bool {
+        let second = self.second(now);
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        // Somebody else may have made it meanwhile.
+        let has_space =
+            table.series.contains_key(&labels) || table.has_space(self.limit, now, second);
+        let labels = if has_space { labels } else { labels.overflow() };
         let new = || Series { value: V::default(), used: AtomicU64::new(second) };
         let series = table.series.entry(labels).or_insert_with(new);
         series.used.store(second, Ordering::Relaxed);
         change(&series.value);
+        has_space
+    }
+
+    fn second(&self, now: Instant) -> u64 {
+        now.duration_since(self.started).as_secs()
     }
 }
 
@@ -169,6 +192,20 @@ mod tests {
         assert_eq!(value(&family, &Label::Number(3)), Some(1));
         family.update_at(start + IDLE, Label::Number(4), count);
         assert_eq!((value(&family, &Label::Other), family.overflows()), (Some(1), 1));
+    }
+
+    #[test]
+    fn what_goes_on_is_counted_anew_where_its_series_gave_way() {
+        let family = Bounded::<Label, AtomicU64>::new(1);
+        family.update(Label::Number(1), count);
+        family.update(Label::Number(2), count);
+        assert_eq!((value(&family, &Label::Other), family.overflows()), (Some(1), 1));
+        family.update_more(&Label::Number(2), count);
+        assert_eq!((value(&family, &Label::Other), family.overflows()), (Some(2), 1));
+
+        family.table.write().expect("not poisoned").series.clear();
+        family.update_more(&Label::Number(2), count);
+        assert_eq!(value(&family, &Label::Number(2)), Some(1), "only what came since");
     }
 
     proptest! {

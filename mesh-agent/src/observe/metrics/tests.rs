@@ -61,6 +61,33 @@ fn what_is_refused_is_opened_and_closed_at_once() {
 }
 
 #[test]
+fn payload_is_counted_while_it_moves_and_once() {
+    let metrics = Arc::new(Metrics::new());
+    let observer = Observer::new(4, Arc::clone(&metrics));
+    let ended = flow(1);
+    let series = Series::new(ended.edge(), Verdict::Forwarded);
+    observer.opened(ended.edge());
+    let is_counted = |family: &str, verdict: &str, count: u64| {
+        let text = metrics.encode();
+        let line = text.lines().find(|line| {
+            line.starts_with(&format!("nodemesh_{family}_total{{"))
+                && line.contains(&format!("verdict=\"{verdict}\""))
+        });
+        assert!(line.is_some_and(|line| line.ends_with(&format!(" {count}"))), "{text}");
+    };
+    observer.moved(&series, Payload { sent: 4, received: 0 });
+    is_counted("sent_bytes", "forwarded", 4);
+    is_counted("connections_closed", "forwarded", 0);
+    observer.moved(&series, Payload { sent: 1, received: 20 });
+    // Its right was taken away: what came after the last time ends there.
+    let ended = Flow { verdict: Verdict::Denied, ..ended };
+    observer.ended_after(ended, Payload { sent: 5, received: 20 });
+    is_counted("sent_bytes", "forwarded", 5);
+    is_counted("sent_bytes", "denied", 5);
+    assert_eq!(observer.recent(0, &Default::default())[0].bytes_sent, 10);
+}
+
+#[test]
 fn a_full_family_counts_the_rest_together() {
     let of = |at: usize| {
         let identity = format!("spiffe://cluster.local/ns/shop/sa/caller-{at}");

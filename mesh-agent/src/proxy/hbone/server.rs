@@ -238,8 +238,8 @@ async fn serve_stream(
                 return record.fail(Failure::handshake(&"the caller gave up"));
             };
             let stream = Stream { send, receive: request.into_body(), lease: None };
-            record.carried();
-            record.end(relay::tunnel::relay(application, stream, leash).await.swapped());
+            let meter = record.carried(&context.meters).swapped();
+            record.end(relay::tunnel::relay(application, stream, leash, meter).await.swapped());
         }
         Err(failure) => {
             if matches!(failure, Failure::NotOurs(_) | Failure::NotConnect(_)) {

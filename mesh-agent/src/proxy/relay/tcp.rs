@@ -10,15 +10,20 @@ use super::{
     ends::{Ends, Halt, Side},
     failure, reset, reset_at_close, sent, shutdown_write,
 };
-use crate::proxy::{buffer, revoke::Leash};
+use crate::proxy::{
+    buffer,
+    meter::{Count, Meter},
+    revoke::Leash,
+};
 
 /// Relays until both directions end, or one side breaks and the other is reset.
 pub(in crate::proxy) async fn relay(
     client: TcpStream,
     upstream: TcpStream,
     mut leash: Leash,
+    meter: Meter,
 ) -> Transferred {
-    let (mut from_client, mut to_client) = (0, 0);
+    let (from_client, to_client) = meter.directions();
     reset_at_close(&client);
     reset_at_close(&upstream);
     let ends = Ends::default();
@@ -26,8 +31,8 @@ pub(in crate::proxy) async fn relay(
     let is_cut = ends
         .run(
             sides,
-            copy(&client, &upstream, &mut from_client, sides, &ends),
-            copy(&upstream, &client, &mut to_client, [Side::Upstream, Side::Client], &ends),
+            copy(&client, &upstream, from_client, sides, &ends),
+            copy(&upstream, &client, to_client, [Side::Upstream, Side::Client], &ends),
             &mut leash,
         )
         .await;
@@ -46,14 +51,19 @@ pub(in crate::proxy) async fn relay(
         close(upstream);
     }
     let broken = Ends::reason(broken, is_cut);
-    Transferred { from_client, to_client, broken, revoked: leash.into_reason() }
+    Transferred {
+        from_client: from_client.get(),
+        to_client: to_client.get(),
+        broken,
+        revoked: leash.into_reason(),
+    }
 }
 
 /// Copies one direction to its end, ends that direction of `to`, and watches `from`.
 async fn copy(
     from: &TcpStream,
     to: &TcpStream,
-    moved: &mut u64,
+    moved: &Count,
     [reader, writer]: [Side; 2],
     ends: &Ends,
 ) -> Halt {
@@ -65,7 +75,7 @@ async fn copy(
         if chunk.is_empty() {
             break;
         }
-        *moved += chunk.len() as u64;
+        moved.add(chunk.len());
         if let Err(error) = write_all(from, to, chunk, reader, ends).await {
             return ends.sink(writer, &error);
         }

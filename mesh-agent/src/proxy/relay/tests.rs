@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{Transferred, reset};
-use crate::proxy::{hbone::Stream, revoke::Leash};
+use crate::proxy::{hbone::Stream, meter::Meter, revoke::Leash};
 
 /// Two ends of one TCP connection.
 async fn pair() -> (TcpStream, TcpStream) {
@@ -37,7 +37,12 @@ async fn over_tcp() -> Between {
     Between {
         client,
         server,
-        relay: tokio::spawn(super::tcp::relay(accepted, dialled, Leash::default())),
+        relay: tokio::spawn(super::tcp::relay(
+            accepted,
+            dialled,
+            Leash::default(),
+            Meter::default(),
+        )),
     }
 }
 
@@ -52,7 +57,7 @@ async fn over_a_tunnel() -> Between {
             connection.accept().await.expect("a stream").expect("a request");
         let send = respond.send_response(Response::new(()), false).expect("response");
         let stream = Stream { send, receive: request.into_body(), lease: None };
-        tokio::spawn(super::tunnel::relay(delivered, stream, Leash::default()));
+        tokio::spawn(super::tunnel::relay(delivered, stream, Leash::default(), Meter::default()));
         while connection.accept().await.is_some() {}
     });
     let (mut requests, connection) = h2::client::handshake(near).await.expect("h2");
@@ -62,9 +67,13 @@ async fn over_a_tunnel() -> Between {
     let (response, send) = requests.send_request(request, false).expect("send");
     let receive = response.await.expect("response").into_body();
     let relay = tokio::spawn(async move {
-        let ended =
-            super::tunnel::relay(accepted, Stream { send, receive, lease: None }, Leash::default())
-                .await;
+        let ended = super::tunnel::relay(
+            accepted,
+            Stream { send, receive, lease: None },
+            Leash::default(),
+            Meter::default(),
+        )
+        .await;
         drop(requests);
         ended
     });

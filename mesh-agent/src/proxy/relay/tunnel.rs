@@ -27,6 +27,7 @@ use super::{
 use crate::proxy::{
     buffer,
     hbone::{Stream, status},
+    meter::{Count, Meter},
     revoke::Leash,
 };
 
@@ -37,16 +38,17 @@ pub(in crate::proxy) async fn relay(
     socket: TcpStream,
     stream: Stream,
     mut leash: Leash,
+    meter: Meter,
 ) -> Transferred {
     let Stream { mut send, mut receive, lease } = stream;
-    let (mut from_client, mut to_client) = (0, 0);
+    let (from_client, to_client) = meter.directions();
     reset_at_close(&socket);
     let (pace, ends) = (Pace::default(), Ends::default());
     let is_cut = ends
         .run(
             [Side::Socket, Side::Tunnel],
-            upload(&socket, &mut send, &pace, &mut from_client, &ends),
-            download(&mut receive, &socket, &mut to_client, &ends),
+            upload(&socket, &mut send, &pace, from_client, &ends),
+            download(&mut receive, &socket, to_client, &ends),
             &mut leash,
         )
         .await;
@@ -75,7 +77,12 @@ pub(in crate::proxy) async fn relay(
         Some(broken) if broken.is_revocation => Some(broken.reason.clone()),
         _ => leash.into_reason(),
     };
-    Transferred { from_client, to_client, broken: Ends::reason(broken, is_cut), revoked }
+    Transferred {
+        from_client: from_client.get(),
+        to_client: to_client.get(),
+        broken: Ends::reason(broken, is_cut),
+        revoked,
+    }
 }
 
 /// From the socket to the tunnel; then watches both for a reset.
@@ -83,7 +90,7 @@ async fn upload(
     socket: &TcpStream,
     send: &mut SendStream<Bytes>,
     pace: &Pace,
-    moved: &mut u64,
+    moved: &Count,
     ends: &Ends,
 ) -> Halt {
     loop {
@@ -96,7 +103,7 @@ async fn upload(
             Ok(None) => break,
             Err(halt) => return halt,
         };
-        *moved += chunk.len() as u64;
+        moved.add(chunk.len());
         if let Err(error) = send.send_data(pace.count(chunk), false) {
             return tunnel_broke(ends, &error);
         }
@@ -198,7 +205,7 @@ fn tunnel_broke(ends: &Ends, error: &h2::Error) -> Halt {
 async fn download(
     receive: &mut RecvStream,
     socket: &TcpStream,
-    moved: &mut u64,
+    moved: &Count,
     ends: &Ends,
 ) -> Halt {
     let delivered = deliver_all(receive, socket, moved, ends).await;
@@ -221,7 +228,7 @@ async fn download(
 async fn deliver_all(
     receive: &mut RecvStream,
     socket: &TcpStream,
-    moved: &mut u64,
+    moved: &Count,
     ends: &Ends,
 ) -> io::Result<bool> {
     let mut backlog = Backlog::default();
@@ -269,13 +276,13 @@ fn deliver(
     backlog: &mut Backlog,
     socket: &TcpStream,
     receive: &mut RecvStream,
-    moved: &mut u64,
+    moved: &Count,
 ) -> io::Result<()> {
     while let Some(chunk) = backlog.front() {
         match socket.try_write(chunk) {
             Ok(written) => {
                 backlog.advance(written);
-                *moved += written as u64;
+                moved.add(written);
                 // A stream that is over wants no room.
                 let _ = receive.flow_control().release_capacity(written);
             }
