@@ -4,12 +4,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use mesh_harness::{Background, Mesh, mesh::READY, objects::identity, wait};
-use mesh_stories::shop;
+use mesh_stories::{python::python, shop};
 
 /// The promise: a connection that lost its right ends within this.
 const PROMISE: Duration = Duration::from_secs(1);
 /// What the folder's two looks and the way to the agent may take before the promise begins.
 const PROPAGATION: Duration = Duration::from_secs(4);
+
+/// How many policies the promise is measured with.
+const ROUNDS: u32 = 4;
+/// Asks a Redis whether it is there.
+const PING: &str = "
+s = tcp('10.0.0.1')
+try:
+    s.connect(address(sys.argv[1])); s.sendall(b'PING\\r\\n'); print(s.recv(100))
+except OSError as error: print(error)
+";
 
 /// A program in `pod` that holds a connection to a Redis and ends with it.
 fn hold(mesh: &Mesh, pod: &str, server: &str) -> Result<Background> {
@@ -67,6 +77,34 @@ fn connections_of_another_node_end_where_their_right_does() -> Result<()> {
     assert!(flow.contains("revoked: by a changed policy"), "{flow}");
     std::thread::sleep(PROMISE);
     assert_eq!(frontend.ended()?, None, "the frontend is still allowed");
+    Ok(())
+}
+
+/// From the moment that the file is written: the folder's two looks and the way to the agent are
+/// part of the second. Alone, or the second would be the machine's and not the mesh's.
+#[test]
+fn timed_a_connection_of_another_node_ends_within_a_second_of_the_policy() -> Result<()> {
+    let mesh = shop("revoke-in-time").start()?;
+    mesh.pod("shop/web").serve_redis(6379)?;
+    let mut took = Vec::new();
+    // The folder is looked at every so often: a few policies meet different moments.
+    for round in 0..ROUNDS {
+        let mut batch = hold(&mesh, "shop/batch", "shop/web")?;
+        std::thread::sleep(PROMISE * round / ROUNDS);
+        let written = Instant::now();
+        mesh.objects().apply("deny.yaml", &deny("no-batch", "web", "shop/batch"))?;
+        wait::until("the connection to end", READY, || batch.ended())
+            .with_context(|| mesh.last_words())?;
+        took.push(written.elapsed());
+        mesh.objects().remove("deny.yaml")?;
+        wait::until("batch to be let in again", READY, || {
+            let address = format!("{}:6379", mesh.pod("shop/web").ipv4());
+            let seen = python(mesh.pod("shop/batch"), PING, &[&address])?;
+            Ok(seen.contains("PONG").then_some(()))
+        })
+        .with_context(|| mesh.last_words())?;
+    }
+    assert!(took.iter().all(|took| *took < PROMISE), "it took {took:?}");
     Ok(())
 }
 
