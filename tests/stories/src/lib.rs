@@ -6,6 +6,7 @@ use mesh_harness::{Mesh, MeshBuilder};
 
 pub mod ambient;
 pub mod certificates;
+pub mod hand;
 pub mod python;
 pub mod stranger;
 pub mod traces;
