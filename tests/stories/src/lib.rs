@@ -2,7 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use mesh_harness::{Mesh, MeshBuilder};
+use anyhow::{Context, Result};
+use mesh_harness::{Mesh, MeshBuilder, mesh::READY, wait};
 
 pub mod ambient;
 pub mod certificates;
@@ -24,4 +25,19 @@ pub fn shop(story: &str) -> MeshBuilder {
         .pod("node-2", "shop/web")
         .pod("node-1", "legacy/client")
         .service("shop/web", WEB, 80, 8080)
+}
+
+/// Calls the echo server at `to` until that goes over mTLS: until its agent has told the caller's that
+/// the called pod is captured, plaintext is right.
+pub fn call_until_mtls(mesh: &Mesh, caller: &str, to: &str) -> Result<()> {
+    let of_caller = |flow: &mesh_harness::Flow| {
+        flow.has(&[("source/pod", caller), ("security", "mtls"), ("reporter", "source")])
+    };
+    let count = || mesh.flows().map(|flows| flows.iter().filter(|flow| of_caller(flow)).count());
+    let known = count()?;
+    wait::until(&format!("{caller} to call {to} over mTLS"), READY, || {
+        mesh.pod(caller).call_peer(to, &["echo", "10"])?.success()?;
+        Ok((count()? > known).then_some(()))
+    })
+    .with_context(|| mesh.last_words())
 }
