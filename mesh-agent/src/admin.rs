@@ -7,11 +7,15 @@ use std::{
     time::SystemTime,
 };
 
-use mesh_common::api::v1::{self, agent_server};
+use mesh_common::{
+    api::v1::{self, agent_server},
+    model::Workload,
+};
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response};
 
+mod authorization;
 mod enroll;
 pub mod http;
 pub mod socket;
@@ -72,6 +76,15 @@ impl Admin {
         status
     }
 
+    fn is_here(&self, pod: &Workload) -> bool {
+        pod.node.as_deref() == Some(&*self.node)
+    }
+
+    /// What is being done with a pod of this node.
+    fn state_of(&self, pod: &Workload) -> Option<PodState> {
+        self.status.pods().into_iter().find(|known| known.uid == pod.uid)
+    }
+
     fn pod_status(&self, pod: &PodState, plaintext: usize) -> v1::PodStatus {
         let unmeshed = self.unmeshed.count(&pod.uid).unwrap_or_else(|error| {
             tracing::warn!(pod = %pod.name, %error, "cannot count connections from before");
@@ -130,6 +143,13 @@ impl agent_server::Agent for Admin {
         // The kernel is asked about each pod: others shall not wait for that.
         let answered = tokio::task::spawn_blocking(move || enroll::answer(&admin, &request)).await;
         answered.map(Response::new).map_err(|error| tonic::Status::internal(error.to_string()))
+    }
+
+    async fn get_authorization(
+        &self,
+        request: Request<v1::GetAuthorizationRequest>,
+    ) -> Result<Response<v1::GetAuthorizationResponse>, tonic::Status> {
+        authorization::answer(self, request.into_inner()).map(Response::new)
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use mesh_common::{
-    api::v1,
+    api::{self, v1},
     matching::authorization::{self, Verdict},
     model::{NamespacedName, Resource, ResourceKey, ResourceKind, Service, Workload},
 };
@@ -62,21 +62,26 @@ impl Snapshot {
             .collect();
         // The last good version of a policy may allow what the one that is not understood
         // refuses: without any, the workloads that it is attached to refuse.
-        let not_understood = nacks.iter().filter_map(|nack| nack.key.clone()?.try_into().ok());
-        let not_understood = not_understood
-            .filter(|key: &ResourceKey| key.kind == ResourceKind::AuthorizationPolicy)
-            .collect::<Vec<_>>();
+        let not_understood = nacks.iter().filter_map(|nack| {
+            let key: ResourceKey = nack.key.clone()?.try_into().ok()?;
+            let is_policy = key.kind == ResourceKind::AuthorizationPolicy;
+            is_policy.then(|| (key, nack.reason.clone()))
+        });
+        let not_understood: Vec<_> = not_understood.collect();
         let mut removed: Vec<_> = removed
             .into_iter()
             .filter_map(|wire| parse_key(wire).map_err(|nack| nacks.push(nack)).ok())
             .collect();
-        removed.extend(not_understood);
+        removed.extend(not_understood.iter().map(|(key, _)| key.clone()));
         if updated.is_empty() && removed.is_empty() {
             return nacks;
         }
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         for key in &removed {
             index.remove(key);
+        }
+        for (key, reason) in not_understood {
+            index.refuse(key.name, reason);
         }
         for (version, resource) in updated {
             index.insert(version, resource);
@@ -138,6 +143,12 @@ impl Snapshot {
     /// Judges `request` to `workload` by the policies attached to it.
     pub fn authorize(&self, workload: &Workload, request: authorization::Request<'_>) -> Verdict {
         self.read().policies_of(workload).judge(request)
+    }
+
+    /// The policies that are attached to `workload`, for people.
+    pub fn policies_of(&self, workload: &Workload) -> Vec<v1::AttachedPolicy> {
+        let index = self.read();
+        api::attached_policies(workload, |name| index.policy(name))
     }
 
     /// The pods of `node` that labels put into the mesh, by name.

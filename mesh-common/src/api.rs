@@ -1,8 +1,10 @@
 //! The control API, `mesh.v1`, and its translation to and from the [model](crate::model).
 
+mod explain;
 mod from_wire;
 mod to_wire;
 
+pub use explain::{attached_policies, judgement};
 pub use from_wire::InvalidResource;
 
 /// The generated messages, clients and servers of `mesh.v1`.

@@ -18,16 +18,12 @@ pub(super) fn answer(admin: &Admin, request: &v1::EnrollRequest) -> v1::EnrollRe
     let mut pods =
         admin.snapshot.pods(|name| names.contains(name) || namespaces.contains(&*name.namespace));
     // Of a namespace those of other nodes are left out: nobody asked for them by name.
-    pods.retain(|pod| is_here(admin, pod) || names.contains(&pod.name));
+    pods.retain(|pod| admin.is_here(pod) || names.contains(&pod.name));
     let close = request.close_existing;
     v1::EnrollResponse {
         node: admin.node.to_string(),
         pods: pods.iter().map(|pod| enrollment(admin, pod, close)).collect(),
     }
-}
-
-fn is_here(admin: &Admin, pod: &Workload) -> bool {
-    pod.node.as_deref() == Some(&*admin.node)
 }
 
 fn enrollment(admin: &Admin, pod: &Workload, close: bool) -> v1::PodEnrollment {
@@ -37,11 +33,10 @@ fn enrollment(admin: &Admin, pod: &Workload, close: bool) -> v1::PodEnrollment {
         enrolled: pod.enrolled,
         ..Default::default()
     };
-    if !is_here(admin, pod) || !pod.enrolled {
+    if !admin.is_here(pod) || !pod.enrolled {
         return answer;
     }
-    let known = admin.status.pods().into_iter().find(|known| known.uid == pod.uid);
-    let Some(known) = known else {
+    let Some(known) = admin.state_of(pod) else {
         Phase::Waiting.as_str().clone_into(&mut answer.state);
         return answer;
     };

@@ -48,18 +48,23 @@ pub(crate) struct Right {
 impl Right {
     /// Judges the connection; what is returned is what policies that only audit would have said.
     pub(super) fn judge(&self, snapshot: &Snapshot) -> Result<Option<String>, Failure> {
+        match self.verdict(snapshot).map_err(Failure::Denied)? {
+            Verdict::Audited(verdict) => Ok(Some(format!("audit: {verdict}"))),
+            verdict if verdict.is_allowed() => Ok(None),
+            verdict => Err(Failure::Denied(verdict.to_string())),
+        }
+    }
+
+    /// What policies say of the connection, or why it is refused before they are asked.
+    pub(crate) fn verdict(&self, snapshot: &Snapshot) -> Result<Verdict, String> {
         let port = self.to.port();
         let request = Request { source: self.source.as_ref(), address: self.from, port };
         if request.source.is_none()
             && let Some(reason) = self.callee.admission.refuses_plaintext(port)
         {
-            return Err(Failure::Denied(reason));
+            return Err(reason);
         }
-        match snapshot.authorize(&self.callee, request) {
-            Verdict::Audited(verdict) => Ok(Some(format!("audit: {verdict}"))),
-            verdict if verdict.is_allowed() => Ok(None),
-            verdict => Err(Failure::Denied(verdict.to_string())),
-        }
+        Ok(snapshot.authorize(&self.callee, request))
     }
 
     /// Why the connection may not go on.

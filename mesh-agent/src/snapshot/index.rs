@@ -34,6 +34,8 @@ pub(super) struct Index {
     workloads: HashMap<NamespacedName, Held<Workload>>,
     services: HashMap<NamespacedName, Held<Service>>,
     policies: HashMap<NamespacedName, Held<AuthorizationPolicy>>,
+    /// Policies that were not understood, and why.
+    refused: HashMap<NamespacedName, String>,
     workload_claims: HashMap<IpAddr, BTreeMap<Claim, Arc<Workload>>>,
     service_claims: HashMap<IpAddr, BTreeMap<NamespacedName, Arc<Service>>>,
     endpoints: HashMap<NamespacedName, HashMap<u16, Vec<Endpoint>>>,
@@ -86,8 +88,23 @@ impl Index {
             ResourceKind::AuthorizationPolicy => {
                 prepared.clear();
                 self.policies.remove(&key.name);
+                self.refused.remove(&key.name);
             }
         }
+    }
+
+    /// Keeps why a policy is not in use, until it is or is gone.
+    pub(super) fn refuse(&mut self, policy: NamespacedName, reason: String) {
+        self.refused.insert(policy, reason);
+    }
+
+    /// A policy, or why it is not in use.
+    pub(super) fn policy(&self, name: &NamespacedName) -> Result<&AuthorizationPolicy, String> {
+        let held = self.policies.get(name).map(|held| &*held.resource);
+        held.ok_or_else(|| match self.refused.get(name) {
+            Some(reason) => reason.clone(),
+            None => "the controller has not sent it: see the controller's log".to_owned(),
+        })
     }
 
     pub(super) fn len(&self) -> usize {

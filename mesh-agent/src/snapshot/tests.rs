@@ -106,6 +106,7 @@ fn a_policy_that_is_not_understood_denies() {
         action: mesh_common::model::Action::Deny,
         enforcement: Default::default(),
         service: None,
+        selector: Default::default(),
         rules: Vec::new(),
     };
     let judged = Workload { authorization_policies: vec![name(7)], ..workload(1) };
@@ -124,6 +125,12 @@ fn a_policy_that_is_not_understood_denies() {
     let nacks = snapshot.apply(vec![newer], Vec::new());
     assert!(nacks[0].reason.contains("upgrade the agent"), "{}", nacks[0].reason);
     assert_eq!(snapshot.authorize(&judged, request), Verdict::PolicyMissing(name(7)));
+    let known = snapshot.policies_of(&judged);
+    assert!(known[0].policy.is_none() && known[0].refusal == nacks[0].reason, "{known:?}");
+    let key = ResourceKey { kind: ResourceKind::AuthorizationPolicy, name: name(7) };
+    apply(&snapshot, &[], &[key]);
+    let known = snapshot.policies_of(&judged);
+    assert!(known[0].refusal.contains("not sent"), "nothing is left of it: {known:?}");
 }
 
 #[test]

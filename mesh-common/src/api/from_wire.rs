@@ -217,11 +217,13 @@ impl TryFrom<v1::AuthorizationPolicy> for AuthorizationPolicy {
             Ok(Wire::Audit) => Enforcement::Audit,
             Err(_) => return Err(InvalidResource::Unknown("enforcement")),
         };
+        let label = |it: v1::Label| (it.key.into(), it.value.into());
         Ok(Self {
             action: policy.action().try_into()?,
             name: required(policy.name, "name")?,
             enforcement,
             service: policy.service.map(TryInto::try_into).transpose()?,
+            selector: policy.selector.into_iter().map(label).collect(),
             rules: all(policy.rules)?,
         })
     }
@@ -350,6 +352,7 @@ mod tests {
             action: Action::Deny,
             enforcement: Enforcement::Audit,
             service: Some(NamespacedName::new("shop", "web")),
+            selector: [("app".into(), "web".into())].into(),
             rules: vec![Rule { name: "0".into(), from: vec![source], to: vec![operation] }],
         }
     }

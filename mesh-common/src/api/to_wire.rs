@@ -1,6 +1,6 @@
 //! From the model to messages: cannot fail.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use super::v1;
 use crate::model::{
@@ -144,6 +144,7 @@ impl From<&AuthorizationPolicy> for v1::AuthorizationPolicy {
             revision: policy.revision(),
             enforcement: enforcement.into(),
             service: policy.service.as_ref().map(Into::into),
+            selector: policy.selector.iter().map(label).collect(),
         }
     }
 }
@@ -178,6 +179,10 @@ impl From<&Operation> for v1::Operation {
         let ports = |list: &[u16]| list.iter().copied().map(Into::into).collect();
         Self { ports: ports(&operation.ports), not_ports: ports(&operation.not_ports) }
     }
+}
+
+fn label((key, value): (&Arc<str>, &Arc<str>)) -> v1::Label {
+    v1::Label { key: key.to_string(), value: value.to_string() }
 }
 
 fn texts<T: ToString>(list: &[T]) -> Vec<String> {

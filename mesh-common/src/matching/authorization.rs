@@ -9,13 +9,13 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use crate::{
     identity::SpiffeId,
-    model::{Action, NamespacedName, Operation, Source},
+    model::{Action, AuthorizationPolicy, Enforcement, NamespacedName, Operation, Source},
 };
 
 mod prepared;
 mod table;
 
-pub use prepared::Policies;
+pub use prepared::{Policies, governed_ports};
 
 /// One connection, as policies judge it.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +54,12 @@ pub struct Reason {
     pub policy: NamespacedName,
     /// The rule's name or index.
     pub rule: Arc<str>,
+}
+
+/// When a policy is asked, of all that are attached to a workload: those that deny before those
+/// that allow, and what only audits after what is enforced. Of the same turn the names decide.
+pub fn turn(policy: &AuthorizationPolicy) -> impl Ord + use<> {
+    (policy.enforcement == Enforcement::Audit, policy.action == Action::Allow)
 }
 
 impl Verdict {

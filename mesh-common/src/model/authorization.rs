@@ -1,6 +1,6 @@
 //! Authorization as compiled: selectors are resolved, names are parsed.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{IpBlock, NamespacedName, Principal};
 
@@ -20,6 +20,9 @@ pub struct AuthorizationPolicy {
     /// The Service that it is for: of a workload behind it, only the ports that the Service leads
     /// to are concerned. `None`: every port.
     pub service: Option<NamespacedName>,
+    /// The labels that select its pods. The controller has resolved them into what is attached to a
+    /// workload: people are told of them, and nothing is decided by them.
+    pub selector: BTreeMap<Arc<str>, Arc<str>>,
     /// The rules; the policy matches where any of them does, and never where there is none.
     pub rules: Vec<Rule>,
 }

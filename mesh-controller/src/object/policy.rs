@@ -193,9 +193,11 @@ impl TryFrom<AuthorizationPolicyObject> for Policy {
             (Some(target), None) => Some(service(target, &name.namespace)?),
             (None, _) => None,
         };
-        let compiled = AuthorizationPolicy { name, action, enforcement, service, rules };
         let match_labels =
             object.spec.selector.map_or_else(|| Ok(Labels::new()), SelectorField::labels)?;
+        let label = |(key, value): (&String, &String)| (key.as_str().into(), value.as_str().into());
+        let selector = match_labels.iter().map(label).collect();
+        let compiled = AuthorizationPolicy { name, action, enforcement, service, selector, rules };
         Ok(Self { compiled, match_labels, generation: object.metadata.generation })
     }
 }

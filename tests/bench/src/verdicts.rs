@@ -89,6 +89,7 @@ fn policy(at: usize, (source, operation): (Source, Operation)) -> AuthorizationP
         action: if at.is_multiple_of(2) { Action::Allow } else { Action::Deny },
         enforcement: Enforcement::Enforce,
         service: None,
+        selector: Default::default(),
         rules: vec![Rule { name: "0".into(), from: vec![source], to: vec![operation] }],
     }
 }

@@ -44,6 +44,7 @@ fn deny(account: &str) -> Resource {
         action: Action::Deny,
         enforcement: Default::default(),
         service: None,
+        selector: Default::default(),
         rules: vec![Rule { name: "who".into(), from, to: Vec::new() }],
     })
 }

@@ -48,7 +48,7 @@ impl Policies {
         let mut attached = Vec::new();
         for name in &workload.authorization_policies {
             match find(name) {
-                Some(policy) => attached.push((policy, scope(policy, workload))),
+                Some(policy) => attached.push((policy, governed_ports(policy, workload))),
                 None => missing = missing.or_else(|| Some(name.clone())),
             }
         }
@@ -100,7 +100,7 @@ impl Policies {
 }
 
 /// The ports that `policy` is about on `workload`; `None` for all.
-fn scope(policy: &AuthorizationPolicy, workload: &Workload) -> Option<Vec<u16>> {
+pub fn governed_ports(policy: &AuthorizationPolicy, workload: &Workload) -> Option<Vec<u16>> {
     let service = policy.service.as_ref()?;
     let of_service = workload.memberships.iter().filter(|it| it.service == *service);
     let mut ports: Vec<u16> =

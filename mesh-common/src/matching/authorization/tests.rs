@@ -12,7 +12,8 @@ const BATCH: &str = "spiffe://cluster.local/ns/shop/sa/batch";
 
 fn policy(name: &str, action: Action, rules: Vec<Rule>) -> AuthorizationPolicy {
     let name = NamespacedName::new("shop", name);
-    AuthorizationPolicy { name, action, enforcement: Enforcement::Enforce, service: None, rules }
+    let (enforcement, selector) = (Enforcement::Enforce, Default::default());
+    AuthorizationPolicy { name, action, enforcement, service: None, selector, rules }
 }
 
 fn audit(policy: AuthorizationPolicy) -> AuthorizationPolicy {
@@ -325,6 +326,7 @@ fn any_policies() -> impl Strategy<Value = Vec<AuthorizationPolicy>> {
                     1 => Some(NamespacedName::new("shop", "other")),
                     _ => None,
                 },
+                selector: Default::default(),
                 rules: rules.map(rule).collect(),
             }
         });
