@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use hyper_util::rt::TokioIo;
 use mesh_common::api::v1::agent_client::AgentClient;
 use tokio::{net::UnixStream, runtime::Runtime};
@@ -55,6 +55,23 @@ impl Sockets {
         }
         Ok(found)
     }
+}
+
+/// Namespace and name of a pod.
+pub type Name = (String, String);
+
+/// A pod as people name it: `namespace/name`, or a name beside `--namespace`.
+///
+/// # Errors
+/// Where no namespace is said, or a name is empty.
+pub fn pod_name(pod: &str, namespace: Option<&str>) -> anyhow::Result<Name> {
+    let (namespace, name) = match (pod.split_once('/'), namespace) {
+        (Some((namespace, name)), _) => (namespace, name),
+        (None, Some(namespace)) => (namespace, pod),
+        (None, None) => bail!("{pod}: no namespace; write NAMESPACE/{pod} or give --namespace"),
+    };
+    ensure!(!namespace.is_empty() && !name.is_empty(), "{pod}: write NAMESPACE/POD");
+    Ok((namespace.to_owned(), name.to_owned()))
 }
 
 /// A runtime for a command that waits for answers.

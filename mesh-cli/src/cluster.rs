@@ -33,6 +33,11 @@ pub struct Cluster {
 }
 
 impl ClusterArgs {
+    /// Whether one is named, in whatever way.
+    pub fn is_named(&self) -> bool {
+        self.kubeconfig.is_some() || self.context.is_some()
+    }
+
     /// A client of the cluster; whether it answers shows with the first question.
     ///
     /// # Errors

@@ -7,12 +7,12 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use clap::ValueEnum;
 use mesh_common::{MESH_LABEL, SYSTEM_NAMESPACE, api::v1};
 
 use crate::{
-    agents::{self, PATIENCE, Sockets},
+    agents::{self, Name, PATIENCE, Sockets},
     output::{self, Palette},
 };
 
@@ -55,9 +55,6 @@ enum Format {
     /// One JSON object a line.
     Json,
 }
-
-/// Namespace and name.
-type Name = (String, String);
 
 /// Runs the command.
 ///
@@ -114,7 +111,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 impl Args {
     fn request(&self) -> anyhow::Result<(BTreeSet<Name>, v1::EnrollRequest)> {
-        let names = self.pods.iter().map(|pod| self.name(pod));
+        let namespace = self.namespace.as_deref();
+        let names = self.pods.iter().map(|pod| agents::pod_name(pod, namespace));
         let names = names.collect::<anyhow::Result<BTreeSet<Name>>>()?;
         let pods = names.iter().cloned();
         let pods = pods.map(|(namespace, name)| v1::NamespacedName { namespace, name }).collect();
@@ -125,16 +123,6 @@ impl Args {
             close_existing: self.close_existing,
         };
         Ok((names, request))
-    }
-
-    fn name(&self, pod: &str) -> anyhow::Result<Name> {
-        let (namespace, name) = match (pod.split_once('/'), &self.namespace) {
-            (Some((namespace, name)), _) => (namespace, name),
-            (None, Some(namespace)) => (namespace.as_str(), pod),
-            (None, None) => bail!("{pod}: no namespace; write NAMESPACE/{pod} or give --namespace"),
-        };
-        ensure!(!namespace.is_empty() && !name.is_empty(), "{pod}: write NAMESPACE/POD");
-        Ok((namespace.to_owned(), name.to_owned()))
     }
 }
 

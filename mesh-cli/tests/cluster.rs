@@ -241,3 +241,65 @@ fn a_cluster_that_is_not_there_is_said_to_be_so() {
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.err.contains("the API server is not reached"), "{ended:?}");
 }
+
+#[test]
+fn authz_reads_the_objects_where_a_cluster_is_named() {
+    let cluster = Cluster::installed();
+    let pod = |name: &str, address: &str| {
+        json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": { "name": name, "namespace": "shop", "labels": { "app": name } },
+            "spec": {
+                "nodeName": "node-1",
+                "serviceAccountName": name,
+                "containers": [{ "name": "main", "image": "image" }],
+            },
+            "status": { "phase": "Running", "podIP": address, "podIPs": [{ "ip": address }] },
+        })
+    };
+    let mesh = json!({ "nodemesh.dev/mesh": "enabled" });
+    let policy = json!({
+        "apiVersion": "nodemesh.dev/v1alpha1",
+        "kind": "AuthorizationPolicy",
+        "metadata": { "name": "no-batch", "namespace": "shop" },
+        "spec": {
+            "selector": { "matchLabels": { "app": "web" } },
+            "action": "DENY",
+            "rules": [{ "name": "batch", "from": [{ "serviceAccounts": ["shop/batch"] }] }],
+        },
+    });
+    for object in [
+        json!({
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": { "name": "shop", "labels": mesh },
+        }),
+        pod("web", "10.0.0.1"),
+        pod("batch", "10.0.0.2"),
+        policy,
+    ] {
+        cluster.server.add(object).expect("an object");
+    }
+    let kubeconfig = cluster.server.kubeconfig().to_string_lossy().into_owned();
+    let ask = |words: &[&str]| {
+        let named = ["--kubeconfig", kubeconfig.as_str()];
+        cluster.run(&[&["authz"], words, &named[..]].concat())
+    };
+    let listed = ask(&["shop/web"]);
+    assert_eq!(listed.code, Some(0), "{listed:?}");
+    assert!(listed.out.contains("its agent was not asked"), "{listed:?}");
+    assert!(listed.out.contains("namespace shop, selector app=web"), "{listed:?}");
+    for (words, code, said) in [
+        (["--from", "shop/batch"], 1, "denied by AuthorizationPolicy shop/no-batch rule batch"),
+        (["--from", "shop/web"], 0, "stays in it"),
+        (["--from-ip", "10.0.0.2"], 0, "plaintext from 10.0.0.2 to port 80: allowed"),
+    ] {
+        let judged = ask(&[&["shop/web", "--port", "80"], &words[..]].concat());
+        assert_eq!(judged.code, Some(code), "{judged:?}");
+        assert!(judged.out.contains(said), "{judged:?}");
+    }
+    let nobody = ask(&["shop/nobody"]);
+    assert_eq!(nobody.code, Some(2), "{nobody:?}");
+    assert!(nobody.err.contains("no running pod shop/nobody"), "{nobody:?}");
+}

@@ -3,7 +3,13 @@
 use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use hyper_util::rt::TokioIo;
-use mesh_common::api::v1::agent_client::AgentClient;
+use mesh_common::{
+    api::v1::agent_client::AgentClient,
+    model::{
+        Action, Admission, AuthorizationPolicy, NamespacedName, POLICY_REVISION, PeerMode,
+        Resource, Rule, Source,
+    },
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UnixStream},
@@ -15,7 +21,7 @@ use super::{socket::AdminSocket, *};
 use crate::{
     identity::testing::{Ca, Hours},
     observe::{flow::Verdict, metrics::Metrics, tests::flow},
-    status::Hook,
+    status::{Hook, Phase},
 };
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -139,4 +145,113 @@ async fn probes_and_prometheus_are_answered_by_two_agents_at_once() {
     status.set_pods(Vec::new(), true);
     let answer = get(readiness, "/readyz").await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("ready\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn authorization_is_told_with_what_is_refused_and_judged_by_the_proxys_code() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("node-1.sock");
+    let admin = admin();
+    let identity = |name: &str| format!("spiffe://cluster.local/ns/shop/sa/{name}");
+    let pod = |name: &str, node: &str, address: [u8; 4]| Workload {
+        name: NamespacedName::new("shop", name),
+        uid: name.into(),
+        node: Some(node.into()),
+        addresses: vec![address.into()],
+        identity: Some(identity(name).parse().expect("an identity")),
+        enrolled: true,
+        captured: true,
+        memberships: Vec::new(),
+        authorization_policies: Vec::new(),
+        admission: Admission { peer_mode: PeerMode::Strict, ..Default::default() },
+    };
+    let batch =
+        Source { ip_blocks: vec!["10.0.0.2".parse().expect("a block")], ..Default::default() };
+    let deny = AuthorizationPolicy {
+        name: NamespacedName::new("shop", "deny"),
+        action: Action::Deny,
+        enforcement: Default::default(),
+        service: None,
+        selector: [("app".into(), "web".into())].into(),
+        rules: vec![Rule { name: "batch".into(), from: vec![batch], to: Vec::new() }],
+    };
+    let web = Workload {
+        authorization_policies: vec![deny.name.clone()],
+        ..pod("web", "node-1", [10, 0, 0, 1])
+    };
+    let resources = [
+        Resource::Workload(web),
+        Resource::Workload(pod("batch", "node-2", [10, 0, 0, 2])),
+        Resource::Workload(pod("far", "node-2", [10, 0, 0, 3])),
+        Resource::AuthorizationPolicy(deny.clone()),
+    ];
+    let wire = |it: &Resource| v1::Resource { version: 1, resource: Some(it.into()) };
+    assert_eq!(admin.snapshot.apply(resources.iter().map(wire).collect(), Vec::new()), []);
+    let state = |phase| PodState {
+        name: NamespacedName::new("shop", "web"),
+        uid: "web".into(),
+        phase,
+        reason: String::new(),
+        connections: 0,
+    };
+    admin.status.set_pods(vec![state(Phase::Captured)], true);
+    let (status, snapshot) = (Arc::clone(&admin.status), Arc::clone(&admin.snapshot));
+    let _socket = AdminSocket::serve(&path, admin).expect("a socket");
+    let client = client(&path).await;
+    let ask = |name: &str, caller, address: &str| {
+        let mut client = client.clone();
+        let connection = v1::SupposedConnection { caller, address: address.into(), port: 80 };
+        let request = v1::GetAuthorizationRequest {
+            pod: Some((&NamespacedName::new("shop", name)).into()),
+            connection: Some(connection),
+        };
+        async move { client.get_authorization(request).await.map(|it| it.into_inner().pod) }
+    };
+    let caller = |name| {
+        Some(v1::supposed_connection::Caller::Pod((&NamespacedName::new("shop", name)).into()))
+    };
+
+    let web = ask("web", caller("batch"), "").await.expect("an answer").expect("web");
+    assert_eq!((web.state.as_str(), web.policies.len()), ("captured", 1));
+    let attached = web.policies[0].policy.clone().expect("in use");
+    assert_eq!((attached.selector[0].key.as_str(), attached.rules.len()), ("app", 1));
+    let judged = web.judgement.expect("judged");
+    assert_eq!(judged.reason, "denied by AuthorizationPolicy shop/deny rule batch");
+    assert_eq!((judged.identity, judged.address.as_str()), (identity("batch"), "10.0.0.2"));
+    for (caller, address, reason) in [
+        (caller("far"), "", "allowed: no policy applies"),
+        (caller("far"), "10.0.0.2", "denied by AuthorizationPolicy shop/deny rule batch"),
+        (None, "10.0.0.3", "denied by MeshConfig default: port 80 is strict"),
+        (caller("web"), "", "allowed: what a pod says to itself"),
+    ] {
+        let web = ask("web", caller, address).await.expect("an answer").expect("web");
+        let judged = web.judgement.expect("judged");
+        assert!(judged.reason.starts_with(reason), "{judged:?}");
+        assert_eq!(judged.allowed, reason.starts_with("allowed"), "{judged:?}");
+    }
+
+    let far = ask("far", None, "10.0.0.9").await.expect("an answer").expect("far");
+    assert_eq!(
+        (far.node.as_str(), far.judgement),
+        ("node-2", None),
+        "it is not this node's to say"
+    );
+    assert_eq!(ask("none", None, "").await.expect("an answer"), None);
+    let nobody = ask("web", caller("none"), "").await.expect_err("nobody");
+    assert_eq!(nobody.code(), tonic::Code::NotFound);
+
+    // A policy that this agent is too old for is shown, and denies.
+    let mut newer = wire(&Resource::AuthorizationPolicy(deny));
+    if let Some(v1::resource::Resource::AuthorizationPolicy(policy)) = &mut newer.resource {
+        policy.revision = POLICY_REVISION + 1;
+    }
+    assert_eq!(snapshot.apply(vec![newer], Vec::new()).len(), 1);
+    let web = ask("web", caller("far"), "").await.expect("an answer").expect("web");
+    assert!(web.policies[0].policy.is_none(), "{web:?}");
+    assert!(web.policies[0].refusal.contains("upgrade the agent"), "{web:?}");
+    assert!(web.judgement.expect("judged").reason.contains("too old"));
+
+    status.set_pods(vec![state(Phase::Failed)], false);
+    let web = ask("web", None, "").await.expect("an answer").expect("web");
+    assert!(web.judgement.expect("judged").allowed, "nothing decides");
 }

@@ -26,7 +26,12 @@ pub fn attached_policies<P: Borrow<AuthorizationPolicy>>(
                 let policy = policy.borrow();
                 let ports = governed_ports(policy, workload).unwrap_or_default();
                 let ports = ports.into_iter().map(u32::from).collect();
-                v1::AttachedPolicy { name, policy: Some(policy.into()), ports, ..Default::default() }
+                v1::AttachedPolicy {
+                    name,
+                    policy: Some(policy.into()),
+                    ports,
+                    ..Default::default()
+                }
             }
         }
     });
