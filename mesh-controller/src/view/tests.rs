@@ -30,6 +30,7 @@ fn policy(name: &str) -> Resource {
         action,
         enforcement: Default::default(),
         service: None,
+        selector: Default::default(),
         rules,
     })
 }
