@@ -34,7 +34,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Denials {
     sockets: Arc<SocketTable>,
-    /// Changed under the lock of `table` alone.
+    /// That of `table`, for those who only ask.
     flushes: AtomicU64,
     table: Mutex<Table>,
 }
@@ -69,13 +69,10 @@ impl Denials {
     /// for before the last flush, or there is no room.
     pub fn remember(&self, asked: Asked, call: DenialKey, until: u64, said: &Arc<Flow>) {
         let mut table = self.table();
-        if self.flushes.load(Ordering::Relaxed) != asked.flushes {
-            return;
-        }
         for over in table.sweep(now()) {
             self.forget(&over);
         }
-        if !table.insert(call, Said { until, flow: Arc::clone(said) }) {
+        if !table.insert(asked, call, Said { until, flow: Arc::clone(said) }) {
             return;
         }
         if let Err(error) = self.sockets.deny(&call, until) {
@@ -98,8 +95,9 @@ impl Denials {
     /// who is where, which pods are captured.
     pub fn flush(&self) {
         let mut table = self.table();
-        self.flushes.fetch_add(1, Ordering::Release);
-        for call in table.end(now()) {
+        let live = table.flush(now());
+        self.flushes.store(table.flushes, Ordering::Release);
+        for call in live {
             self.forget(&call);
         }
     }
@@ -120,6 +118,7 @@ impl Denials {
 struct Table {
     said: HashMap<DenialKey, Said>,
     swept: u64,
+    flushes: u64,
 }
 
 #[derive(Debug)]
@@ -129,13 +128,14 @@ struct Said {
 }
 
 impl Table {
-    /// Whether there was room.
-    fn insert(&mut self, call: DenialKey, said: Said) -> bool {
+    /// Whether it may be remembered, and there was room.
+    fn insert(&mut self, asked: Asked, call: DenialKey, said: Said) -> bool {
         let has_room = self.said.len() < DENIALS as usize || self.said.contains_key(&call);
-        if has_room {
+        let may_stay = has_room && self.flushes == asked.flushes;
+        if may_stay {
             self.said.insert(call, said);
         }
-        has_room
+        may_stay
     }
 
     /// Takes out what is over and has no echo any more, once in a while.
@@ -149,7 +149,8 @@ impl Table {
     }
 
     /// Ends every denial that is not over, and says which those are.
-    fn end(&mut self, now: u64) -> Vec<DenialKey> {
+    fn flush(&mut self, now: u64) -> Vec<DenialKey> {
+        self.flushes += 1;
         let live = self.said.iter_mut().filter(|(_, said)| now < said.until);
         live.map(|(call, said)| {
             said.until = now;
@@ -177,6 +178,11 @@ mod tests {
         DenialKey { netns: 1, port, ..DenialKey::default() }
     }
 
+    /// When so many flushes had been.
+    fn asked(flushes: u64) -> Asked {
+        Asked { flushes, at: 0 }
+    }
+
     fn said(until: Duration) -> Said {
         Said { until: nanos(until), flow: Arc::new(flow(1)) }
     }
@@ -184,7 +190,7 @@ mod tests {
     #[test]
     fn what_is_over_is_known_a_little_longer() {
         let mut table = Table::default();
-        assert!(table.insert(call(1), said(HERE)));
+        assert!(table.insert(asked(0), call(1), said(HERE)));
         let early = nanos(HERE + ECHO) - 1;
         assert_eq!(table.sweep(early), []);
         assert!(table.said.contains_key(&call(1)));
@@ -195,23 +201,31 @@ mod tests {
     #[test]
     fn a_flush_ends_what_is_live_once_and_leaves_what_it_said() {
         let mut table = Table::default();
-        table.insert(call(1), said(HERE));
-        table.insert(call(2), said(ELSEWHERE));
+        table.insert(asked(0), call(1), said(HERE));
+        table.insert(asked(0), call(2), said(ELSEWHERE));
         let now = nanos(ELSEWHERE);
-        assert_eq!(table.end(now), [call(1)]);
-        assert_eq!(table.end(now), []);
+        assert_eq!(table.flush(now), [call(1)]);
+        assert_eq!(table.flush(now), []);
         assert_eq!(table.said[&call(1)].until, now);
         assert_eq!(table.said.len(), 2);
+    }
+
+    #[test]
+    fn what_was_asked_before_a_flush_is_not_remembered_after_it() {
+        let mut table = Table::default();
+        table.flush(0);
+        assert!(!table.insert(asked(0), call(1), said(HERE)));
+        assert!(table.insert(asked(1), call(1), said(HERE)));
     }
 
     #[test]
     fn a_full_table_takes_no_more_and_renews_what_it_has() {
         let mut table = Table::default();
         for port in 0..DENIALS {
-            assert!(table.insert(call(port), said(ELSEWHERE)));
+            assert!(table.insert(asked(0), call(port), said(ELSEWHERE)));
         }
-        assert!(!table.insert(call(DENIALS), said(HERE)));
-        assert!(table.insert(call(1), said(HERE)));
+        assert!(!table.insert(asked(0), call(DENIALS), said(HERE)));
+        assert!(table.insert(asked(0), call(1), said(HERE)));
         assert_eq!(table.said[&call(1)].until, nanos(HERE));
     }
 }
