@@ -7,8 +7,8 @@ use mesh_harness::{Mesh, MeshBuilder, mesh::READY, wait};
 
 pub mod ambient;
 pub mod certificates;
-pub mod hand;
 pub mod python;
+pub mod siege;
 pub mod stranger;
 pub mod traces;
 
