@@ -77,15 +77,22 @@ fn start_log() {
 fn clean_up(paths: &Paths) -> anyhow::Result<()> {
     let pod_netns = paths.pod_netns();
     let cleaned = capture::cleanup(&paths.node, &paths.bpffs, &paths.state_dir, &pod_netns)?;
-    match std::fs::remove_file(paths.admin_socket()) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).context("cannot remove the admin socket");
-        }
-        _ => {}
-    }
+    // With the certificates' keys and the snapshot.
+    let state = paths.node_state();
+    gone(std::fs::remove_dir_all(&state))
+        .with_context(|| format!("cannot remove {}", state.display()))?;
+    gone(std::fs::remove_file(paths.admin_socket())).context("cannot remove the admin socket")?;
     let hooks = if cleaned.hooks { "hooks removed" } else { "no hooks were there" };
     println!("{}: {hooks}, {} pods set back", paths.node, cleaned.pods);
     Ok(())
+}
+
+/// What was not there is gone as well.
+fn gone(removed: std::io::Result<()>) -> std::io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 fn run(config: Config) -> anyhow::Result<()> {

@@ -31,6 +31,8 @@ impl PlaintextShare {
             (Security::Local, _) | (Security::Mtls, Reporter::Destination) => {
                 self.counts().proven += 1;
             }
+            // Probes of the node go on in strict mode.
+            (Security::Plaintext, Reporter::Destination) if edge.source.host.is_some() => {}
             (Security::Plaintext, Reporter::Destination) => self.counts().came(1),
             (Security::Plaintext | Security::Mtls, Reporter::Source) | (Security::Unmeshed, _) => {}
         }
@@ -89,6 +91,9 @@ mod tests {
         opened(Security::Mtls, Reporter::Destination);
         opened(Security::Plaintext, Reporter::Source);
         opened(Security::Unmeshed, Reporter::Destination);
+        let (node, service) = (Peer { host: Some("node-1".into()), ..Peer::default() }, None);
+        let (reporter, security) = (Reporter::Destination, Security::Plaintext);
+        share.opened(Edge { reporter, source: &node, destination: &peer, service, security });
         let wire = share.to_wire();
         assert_eq!((wire.connections, wire.total, wire.last), (0, 2, 0));
         opened(Security::Plaintext, Reporter::Destination);
