@@ -27,6 +27,7 @@ mod pins;
 mod probes;
 mod processes;
 mod record;
+mod resize;
 mod sizes;
 mod sysctl;
 

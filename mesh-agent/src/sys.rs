@@ -27,6 +27,7 @@ pub mod table;
 #[derive(Clone, Copy)]
 #[repr(i32)]
 enum Command {
+    MapCreate = 0,
     MapLookup = 1,
     MapUpdate = 2,
     MapDelete = 3,
@@ -37,6 +38,7 @@ enum Command {
     ProgramQuery = 16,
     MapTake = 21,
     MapLookupBatch = 24,
+    MapUpdateBatch = 26,
     LinkCreate = 28,
     LinkUpdate = 29,
     LinkDetach = 34,

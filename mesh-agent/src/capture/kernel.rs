@@ -24,7 +24,7 @@ use super::{
     CaptureConfig,
     links::{HookState, LinkError, PinnedLink, Place, Wanted},
     pins::Pins,
-    preflight,
+    preflight, resize,
     sizes::{MapUse, SIZED_MAPS, SizedMap},
 };
 use crate::sys::{self, Hook, Map, Plain, Target, table::Table};
@@ -109,6 +109,20 @@ pub enum KernelError {
         /// The system's answer.
         source: io::Error,
     },
+    /// An earlier agent had room for more.
+    #[error(
+        "{flag} leaves room for {size} in the kernel map {name}, where an earlier agent has {entries} entries that are in use: start this one with a larger {flag}"
+    )]
+    TooSmall {
+        /// The map.
+        name: &'static str,
+        /// What sets its size.
+        flag: &'static str,
+        /// How many entries there would be room for.
+        size: u32,
+        /// How many there are.
+        entries: usize,
+    },
     /// The counters.
     #[error("cannot use the kernel map COUNTERS: {0}")]
     Counters(#[from] MapError),
@@ -180,6 +194,7 @@ impl Kernel {
     pub fn start(config: &CaptureConfig, cgroup: File, pins: &Pins) -> Result<Self, KernelError> {
         let object = object(config)?;
         pins.create().map_err(KernelError::Pins)?;
+        let resized = resize::resize(config, pins)?;
         let mut loader = loader(config, pins);
         let mut programs = loader.load(&object)?;
 
@@ -197,6 +212,7 @@ impl Kernel {
                 hook,
             })?);
         }
+        resized.finish()?;
         if config.kernel_log {
             read_log(&mut programs);
         }

@@ -21,29 +21,53 @@ pub struct SizedMap {
     pub flag: Option<&'static str>,
     /// Its size.
     pub size: fn(&CaptureConfig) -> u32,
+    /// What an agent does with what the one before it left there.
+    pub content: Content,
+}
+
+/// What becomes of a map's content when an agent follows another with another size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// It stays: only agents write it.
+    Kept,
+    /// It stays, but for what the kernel programs take out meanwhile.
+    Followed,
+    /// It was of connections that ended with the earlier agent.
+    Forgotten,
 }
 
 /// Every map with a limit that is shared by all instances of the programs on a node.
 pub static SIZED_MAPS: &[SizedMap] = &[
-    SizedMap { name: "PODS", flag: Some(MAX_PODS), size: |config| config.max_pods },
+    SizedMap {
+        name: "PODS",
+        flag: Some(MAX_PODS),
+        size: |config| config.max_pods,
+        content: Content::Kept,
+    },
     SizedMap {
         name: "PROBES",
         flag: Some(MAX_PODS),
         size: |config| config.max_pods.saturating_mul(PROBES_PER_POD),
+        content: Content::Kept,
     },
-    SizedMap { name: "ORIGINAL_DESTINATIONS", flag: Some(MAX_CONNECTIONS), size: max_connections },
-    SizedMap { name: "ADMITTED", flag: Some(MAX_CONNECTIONS), size: max_connections },
-    SizedMap { name: "UPSTREAMS", flag: Some(MAX_CONNECTIONS), size: max_connections },
-    SizedMap { name: "PASSED", flag: Some(MAX_CONNECTIONS), size: max_connections },
-    SizedMap { name: "UNSERVED", flag: Some("--max-unserved"), size: |config| config.max_unserved },
-    SizedMap { name: "DENIALS", flag: None, size: |_| DENIALS },
+    of_connections("ORIGINAL_DESTINATIONS", Content::Forgotten),
+    of_connections("ADMITTED", Content::Followed),
+    of_connections("UPSTREAMS", Content::Followed),
+    of_connections("PASSED", Content::Followed),
+    SizedMap {
+        name: "UNSERVED",
+        flag: Some("--max-unserved"),
+        size: |config| config.max_unserved,
+        content: Content::Kept,
+    },
+    SizedMap { name: "DENIALS", flag: None, size: |_| DENIALS, content: Content::Forgotten },
 ];
 
 const MAX_PODS: &str = "--max-pods";
 const MAX_CONNECTIONS: &str = "--max-connections";
 
-fn max_connections(config: &CaptureConfig) -> u32 {
-    config.max_connections
+const fn of_connections(name: &'static str, content: Content) -> SizedMap {
+    SizedMap { name, flag: Some(MAX_CONNECTIONS), size: |config| config.max_connections, content }
 }
 
 /// Something that the kernel programs could not write down.
