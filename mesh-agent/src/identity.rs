@@ -31,9 +31,12 @@ pub use verify::{PeerRefused, peer_refused};
 /// Why there is no (new) certificate for an identity.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// The authority did not answer, or refused.
+    /// The authority refused.
     #[error("{0}")]
     Authority(String),
+    /// The authority was not asked, or did not answer.
+    #[error("{0}")]
+    Unreachable(String),
     /// The authority's answer cannot be used.
     #[error("the controller's answer cannot be used: {0}")]
     Answer(#[from] CertificateProblem),
@@ -43,6 +46,15 @@ pub enum IdentityError {
     /// A TLS configuration could not be made.
     #[error("cannot make a TLS configuration of the certificate: {0}")]
     Tls(#[from] rustls::Error),
+}
+
+/// Why an identity has no certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoCertificate {
+    /// For people.
+    pub reason: String,
+    /// Whether it was refused for a reason of its own, so that waiting alone will not help.
+    pub is_refused: bool,
 }
 
 /// A certificate as status and metrics show it.
@@ -72,7 +84,7 @@ pub struct Certificates {
 #[derive(Debug, Default)]
 struct State {
     held: HashMap<SpiffeId, Held>,
-    failures: BTreeMap<SpiffeId, String>,
+    failures: BTreeMap<SpiffeId, NoCertificate>,
     bundle: Bundle,
 }
 
@@ -175,7 +187,27 @@ impl Certificates {
 
     /// Why the last attempt to get a certificate for `id` failed.
     pub fn failure(&self, id: &SpiffeId) -> Option<String> {
-        self.read().failures.get(id).cloned()
+        self.read().failures.get(id).map(|failure| failure.reason.clone())
+    }
+
+    /// Whether `id` has a certificate that is valid now, or why not.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn require(&self, id: &SpiffeId) -> Result<(), NoCertificate> {
+        if self.has(id) {
+            return Ok(());
+        }
+        Err(match self.read().failures.get(id) {
+            Some(NoCertificate { reason, is_refused }) => NoCertificate {
+                reason: format!("no certificate for {id}: {reason}"),
+                is_refused: *is_refused,
+            },
+            None => NoCertificate {
+                reason: format!("waits for the certificate of {id}"),
+                is_refused: false,
+            },
+        })
     }
 
     /// Every certificate that is held or was asked for, by identity.
@@ -185,7 +217,7 @@ impl Certificates {
         let now = SystemTime::now();
         let show = |id: &SpiffeId| {
             let svid = state.held.get(id).map(|held| &held.svid);
-            let failure = state.failures.get(id).cloned();
+            let failure = state.failures.get(id).map(|failure| failure.reason.clone());
             let late = svid.is_none_or(|svid| now >= svid.at_fraction_of_life(0.75));
             CertificateState {
                 identity: id.clone(),
@@ -247,7 +279,9 @@ impl Certificates {
     }
 
     fn fail(&self, id: &SpiffeId, error: &IdentityError) {
-        self.write().failures.insert(id.clone(), error.to_string());
+        let is_refused = !matches!(error, IdentityError::Unreachable(_));
+        let failure = NoCertificate { reason: error.to_string(), is_refused };
+        self.write().failures.insert(id.clone(), failure);
         self.notify();
     }
 

@@ -31,7 +31,8 @@ struct Board {
     counters: Vec<(&'static str, u64)>,
     maps: Vec<MapUse>,
     incidents: Vec<(Instant, String)>,
-    settled: bool,
+    /// Whether every pod was tried once.
+    tried: bool,
 }
 
 /// The connection to the controller.
@@ -56,6 +57,8 @@ pub struct PodState {
     pub uid: Arc<str>,
     /// What is being done with it.
     pub phase: Phase,
+    /// What it lacks, if it shall be in the mesh and is not captured.
+    pub uncaptured: Option<Uncaptured>,
     /// Why, where that is not plain.
     pub reason: String,
     /// Proxied connections.
@@ -73,6 +76,17 @@ pub enum Phase {
     Draining,
     /// It cannot be captured now; it is tried again.
     Failed,
+}
+
+/// Why a pod that shall be in the mesh is not captured, in as few words as metrics want.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Uncaptured {
+    /// It was not tried yet.
+    Waiting,
+    /// Its certificate was refused, or does not come.
+    Certificate,
+    /// Something on the node stands in the way.
+    Capture,
 }
 
 /// A kernel hook as it was last looked at.
@@ -93,6 +107,15 @@ impl Hook {
         let why = self.error.as_deref().unwrap_or("it is put back at the next look");
         (!self.attached).then(|| format!("kernel hook {} is not attached: {why}", self.name))
     }
+}
+
+impl Uncaptured {
+    /// Every reason, with its name in metrics.
+    pub const ALL: [(Self, &'static str); 3] = [
+        (Self::Waiting, "waiting"),
+        (Self::Certificate, "certificate"),
+        (Self::Capture, "capture"),
+    ];
 }
 
 impl Phase {
@@ -118,11 +141,12 @@ impl Status {
         self.board().controller.synced
     }
 
-    /// Replaces the list of pods. `settled`: each pod that is to be captured is captured.
-    pub fn set_pods(&self, pods: Vec<PodState>, settled: bool) {
+    /// Replaces the list of pods. `tried`: each pod that is to be captured is captured, or cannot be
+    /// for a reason that waiting alone will not mend.
+    pub fn set_pods(&self, pods: Vec<PodState>, tried: bool) {
         let mut board = self.board();
         board.pods = pods;
-        board.settled |= settled;
+        board.tried |= tried;
     }
 
     /// The pods that are in the mesh, or are to be, by name.
@@ -148,7 +172,8 @@ impl Status {
     }
 
     /// Why the agent is not ready: it is once its kernel programs are attached, it has a picture
-    /// of the mesh, and every pod that was to be captured was captured at least once.
+    /// of the mesh, and every pod that was to be captured was tried once. One that cannot be captured
+    /// is a problem of its own: it must not stop the rollout that may mend it.
     pub fn not_ready(&self) -> Vec<String> {
         let board = self.board();
         let mut reasons = Vec::new();
@@ -159,9 +184,8 @@ impl Status {
             reasons.push("kernel programs are not attached yet".to_owned());
         }
         reasons.extend(board.hooks.iter().filter_map(Hook::problem));
-        if !board.settled {
-            let pending =
-                board.pods.iter().filter(|pod| matches!(pod.phase, Phase::Waiting | Phase::Failed));
+        if !board.tried {
+            let pending = board.pods.iter().filter(|pod| pod.phase == Phase::Waiting);
             let before = reasons.len();
             reasons.extend(
                 pending.map(|pod| format!("pod {} is not captured: {}", pod.name, pod.reason)),
@@ -291,14 +315,17 @@ mod tests {
         let pod = PodState {
             name: NamespacedName::new("shop", "web"),
             uid: "u1".into(),
-            phase: Phase::Failed,
-            reason: "port 15001 is in use".into(),
+            phase: Phase::Waiting,
+            uncaptured: Some(Uncaptured::Waiting),
+            reason: "waits for its certificate".into(),
             connections: 0,
         };
         status.set_pods(vec![pod.clone()], false);
-        assert_eq!(status.not_ready(), ["pod shop/web is not captured: port 15001 is in use"]);
-        status.set_pods(Vec::new(), true);
-        assert!(status.not_ready().is_empty());
+        assert_eq!(status.not_ready(), ["pod shop/web is not captured: waits for its certificate"]);
+        let failed = PodState { phase: Phase::Failed, ..pod.clone() };
+        status.set_pods(vec![failed], true);
+        assert!(status.not_ready().is_empty(), "one that cannot be captured holds up nobody");
+        assert_eq!(status.to_wire("node-1", 0).problems.len(), 1);
         status.set_pods(vec![pod], false);
         assert!(status.not_ready().is_empty(), "a later pod does not take readiness away");
         status.set_kernel(vec![hook(false)], Vec::new());

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
-    Request, Streaming,
+    Code, Request, Streaming,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
@@ -230,16 +230,14 @@ impl Connection {
 
 impl Authority for ControllerAuthority {
     async fn sign(&self, csr: Vec<u8>) -> Result<Signed, IdentityError> {
-        let failed = |reason: String| IdentityError::Authority(reason);
+        let unreachable = |reason: &str| IdentityError::Unreachable(reason.to_owned());
         let client = self.client.borrow().clone();
-        let mut client = client.ok_or_else(|| failed("the controller is not connected".into()))?;
+        let mut client = client.ok_or_else(|| unreachable("the controller is not connected"))?;
         let request = v1::SignCertificateRequest { csr: csr.into() };
         let answer = timeout(PATIENCE, client.sign_certificate(request)).await;
         let answer = answer
-            .map_err(|_| failed("the controller does not answer".into()))?
-            .map_err(|status| {
-                failed(format!("the controller says {}: {}", status.code(), status.message()))
-            })?
+            .map_err(|_| unreachable("the controller does not answer"))?
+            .map_err(|status| not_signed(&status))?
             .into_inner();
         let certificates = |list: Vec<Bytes>| {
             list.into_iter().map(|der| CertificateDer::from(der.to_vec())).collect()
@@ -248,6 +246,17 @@ impl Authority for ControllerAuthority {
             chain: certificates(answer.chain),
             trust_bundle: certificates(answer.trust_bundle),
         })
+    }
+}
+
+/// A controller that goes away says so with the call that it breaks, or its connection does.
+fn not_signed(status: &tonic::Status) -> IdentityError {
+    let reason = format!("the controller says {}: {}", status.code(), status.message());
+    match status.code() {
+        Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Unknown => {
+            IdentityError::Unreachable(reason)
+        }
+        _ => IdentityError::Authority(reason),
     }
 }
 

@@ -15,7 +15,8 @@ use mesh_common::{identity::SpiffeId, model::Workload};
 use crate::{
     backoff::Backoff,
     capture::{InboundModes, MapUse},
-    status::{Hook, Phase, PodState},
+    identity::NoCertificate,
+    status::{Hook, Phase, PodState, Uncaptured},
 };
 
 mod inspection;
@@ -28,6 +29,8 @@ pub use thread::{EnrolmentThread, Reports};
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// The longest such wait: a namespace that appears late is found within this.
 const RETRY_CAP: Duration = Duration::from_secs(5);
+/// How long a pod waits for a certificate that nobody refuses before that counts as a failure.
+const CERTIFICATE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What takes the steps: the kernel and the proxy. Errors are texts for people.
 pub trait Captor: Send {
@@ -63,6 +66,8 @@ pub struct Enrolment {
 #[derive(Debug)]
 struct Entry {
     workload: Arc<Workload>,
+    /// Since when it is wanted.
+    since: Instant,
     state: State,
     /// What failed last, and when to try again.
     failure: Option<Failure>,
@@ -81,8 +86,10 @@ enum State {
 #[derive(Debug)]
 struct Failure {
     reason: String,
+    /// What it lacks because of this, if it is not captured.
+    lacks: Uncaptured,
     backoff: Backoff,
-    /// `None` while it waits for a certificate, which wakes the thread when it comes.
+    /// `None` while there is no certificate, which wakes the thread when it comes.
     retry_at: Option<Instant>,
 }
 
@@ -93,7 +100,7 @@ impl Enrolment {
         &mut self,
         now: Instant,
         desired: &[Arc<Workload>],
-        certificate: impl Fn(&SpiffeId) -> Result<(), String>,
+        certificate: impl Fn(&SpiffeId) -> Result<(), NoCertificate>,
         captor: &mut dyn Captor,
     ) {
         // Before what takes longer: until then the kernel lets in plaintext that may be refused now.
@@ -112,7 +119,7 @@ impl Enrolment {
         }
         for workload in desired {
             let entry = self.pods.entry(Arc::clone(&workload.uid));
-            let entry = entry.or_insert_with(|| Entry::new(Arc::clone(workload)));
+            let entry = entry.or_insert_with(|| Entry::new(Arc::clone(workload), now));
             entry.enter(now, workload, &certificate, captor);
         }
         for uid in captor.adopted().into_iter().filter(|uid| !wanted.contains(uid)) {
@@ -137,15 +144,10 @@ impl Enrolment {
         self.pods.values().filter_map(|entry| entry.workload.identity.clone()).collect()
     }
 
-    /// Whether each pod was tried: it is captured or failed, and does not merely wait.
+    /// Whether each pod was tried: it is captured, or failed for a reason that is said, and does not
+    /// merely wait.
     pub fn is_tried(&self) -> bool {
         self.pods.values().all(|entry| entry.phase() != Phase::Waiting)
-    }
-
-    /// Whether each pod is captured, or leaves.
-    pub fn is_settled(&self) -> bool {
-        let settled = |phase| matches!(phase, Phase::Captured | Phase::Draining);
-        self.pods.values().all(|entry| settled(entry.phase()))
     }
 
     /// Whether a pod drains, so that its connections have to be looked at.
@@ -168,6 +170,7 @@ impl Enrolment {
                 name: entry.workload.name.clone(),
                 uid: Arc::clone(uid),
                 phase: entry.phase(),
+                uncaptured: entry.uncaptured(),
                 reason: entry.failure.as_ref().map(|it| it.reason.clone()).unwrap_or_default(),
                 connections: captor.connections(uid),
             })
@@ -178,8 +181,8 @@ impl Enrolment {
 }
 
 impl Entry {
-    fn new(workload: Arc<Workload>) -> Self {
-        Self { workload, state: State::New, failure: None }
+    fn new(workload: Arc<Workload>, now: Instant) -> Self {
+        Self { workload, since: now, state: State::New, failure: None }
     }
 
     fn is_captured(&self) -> bool {
@@ -187,12 +190,22 @@ impl Entry {
     }
 
     fn phase(&self) -> Phase {
-        match (&self.failure, &self.state) {
-            (Some(Failure { retry_at: None, .. }), State::New | State::Draining) => Phase::Waiting,
-            (Some(_), State::New) => Phase::Failed,
-            (None, State::New) => Phase::Waiting,
-            (_, State::Captured(_)) => Phase::Captured,
-            (_, State::Draining) => Phase::Draining,
+        match (self.uncaptured(), &self.state) {
+            (Some(Uncaptured::Waiting), _) => Phase::Waiting,
+            (Some(Uncaptured::Certificate | Uncaptured::Capture), _) => Phase::Failed,
+            (None, State::Draining) => Phase::Draining,
+            (None, State::New | State::Captured(_)) => Phase::Captured,
+        }
+    }
+
+    /// What keeps it from being captured, if it shall be and is not.
+    fn uncaptured(&self) -> Option<Uncaptured> {
+        let lacks = self.failure.as_ref().map(|failure| failure.lacks);
+        match self.state {
+            State::New => Some(lacks.unwrap_or(Uncaptured::Waiting)),
+            // A step that failed is one out of the mesh, or is taken again in a moment.
+            State::Draining => lacks.filter(|lacks| *lacks != Uncaptured::Capture),
+            State::Captured(_) => None,
         }
     }
 
@@ -222,7 +235,7 @@ impl Entry {
         &mut self,
         now: Instant,
         workload: &Arc<Workload>,
-        certificate: &impl Fn(&SpiffeId) -> Result<(), String>,
+        certificate: &impl Fn(&SpiffeId) -> Result<(), NoCertificate>,
         captor: &mut dyn Captor,
     ) {
         let moved = !is_same_place(&self.workload, workload);
@@ -230,6 +243,7 @@ impl Entry {
         if moved {
             // What failed for what it was may work for what it is.
             self.failure = None;
+            self.since = now;
         }
         if self.is_waiting_until(now) {
             return;
@@ -254,9 +268,8 @@ impl Entry {
             State::Captured(_) => self.set_modes(now, modes, captor),
             State::New | State::Draining => {
                 let Some(identity) = &workload.identity else { return };
-                if let Err(reason) = certificate(identity) {
-                    let backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
-                    self.failure = Some(Failure { reason, backoff, retry_at: None });
+                if let Err(missing) = certificate(identity) {
+                    self.lack_certificate(now, missing);
                     return;
                 }
                 let capture = |_: &str, captor: &mut dyn Captor| captor.capture(workload, &modes);
@@ -265,6 +278,21 @@ impl Entry {
                 }
             }
         }
+    }
+
+    /// Notes that there is no certificate, and says so where waiting alone will not help.
+    fn lack_certificate(&mut self, now: Instant, missing: NoCertificate) {
+        let NoCertificate { reason, is_refused } = missing;
+        let is_late = now.duration_since(self.since) >= CERTIFICATE_PATIENCE;
+        let lacks =
+            if is_refused || is_late { Uncaptured::Certificate } else { Uncaptured::Waiting };
+        let known = self.failure.as_ref();
+        let is_known = known.is_some_and(|known| known.lacks == lacks && known.reason == reason);
+        if lacks == Uncaptured::Certificate && !is_known {
+            tracing::warn!(pod = %self.workload.name, reason, "cannot capture the pod; will try again");
+        }
+        let backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
+        self.failure = Some(Failure { reason, lacks, backoff, retry_at: None });
     }
 
     /// Steps towards being gone; whether it is.
@@ -313,7 +341,7 @@ impl Entry {
             tracing::warn!(pod = %self.workload.name, reason, "cannot {what} the pod; will try again");
         }
         let retry_at = Some(now + backoff.wait());
-        self.failure = Some(Failure { reason, backoff, retry_at });
+        self.failure = Some(Failure { reason, lacks: Uncaptured::Capture, backoff, retry_at });
         false
     }
 

@@ -8,7 +8,7 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 
-use super::{Hook, Status};
+use super::{Hook, Status, Uncaptured};
 use crate::{capture::MapUse, identity::Certificates};
 
 /// Writes hooks, kernel counters, pods, the connection to the controller and the ends of
@@ -23,7 +23,7 @@ pub struct StatusCollector {
 
 impl Collector for StatusCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let (hooks, counters, maps, connected, phases) = {
+        let (hooks, counters, maps, connected, phases, uncaptured) = {
             let board = self.status.board();
             let mut phases: BTreeMap<&str, i64> = BTreeMap::new();
             for pod in &board.pods {
@@ -31,7 +31,11 @@ impl Collector for StatusCollector {
             }
             let hooks = by_kind(&board.hooks);
             let (counters, maps) = (board.counters.clone(), board.maps.clone());
-            (hooks, counters, maps, board.controller.connected, phases)
+            let uncaptured = Uncaptured::ALL.map(|(reason, name)| {
+                let pods = board.pods.iter().filter(|pod| pod.uncaptured == Some(reason));
+                (name, pods.count())
+            });
+            (hooks, counters, maps, board.controller.connected, phases, uncaptured)
         };
         encode_hooks(&mut encoder, &hooks)?;
         encode_maps(&mut encoder, &maps)?;
@@ -59,6 +63,16 @@ impl Collector for StatusCollector {
         )?;
         for (state, count) in phases {
             ConstGauge::new(count).encode(metric.encode_family(&[("state", state)])?)?;
+        }
+        let mut metric = encoder.encode_descriptor(
+            "nodemesh_pods_uncaptured",
+            "Number of pods of this node that shall be in the mesh and are not captured, by reason",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (reason, count) in uncaptured {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            ConstGauge::new(count).encode(metric.encode_family(&[("reason", reason)])?)?;
         }
         encode_certificates(&mut encoder, &self.certificates)
     }
@@ -194,6 +208,7 @@ mod tests {
             "nodemesh_hook_repairs_total{hook=\"connect4\"} 2",
             "nodemesh_hook_repairs_total{hook=\"sk_lookup\"} 2",
             "nodemesh_kernel_events_total{event=\"captured\"} 7",
+            "nodemesh_pods_uncaptured{reason=\"certificate\"} 0",
             "nodemesh_kernel_map_entries{map=\"PODS\"} 3",
             "nodemesh_kernel_map_capacity{map=\"PODS\"} 16",
             "nodemesh_controller_connected 0",

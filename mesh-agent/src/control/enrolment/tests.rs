@@ -106,25 +106,32 @@ struct World {
     captor: Fake,
     now: Instant,
     has_certificate: bool,
+    is_refused: bool,
 }
 
 impl World {
     fn new() -> Self {
         let now = Instant::now() + START;
         let (enrolment, captor) = Default::default();
-        Self { enrolment, captor, now, has_certificate: true }
+        Self { enrolment, captor, now, has_certificate: true, is_refused: false }
     }
 
     /// Reconciles, and gives back what the captor was told.
     fn want(&mut self, desired: &[Arc<Workload>]) -> Vec<String> {
         let has = self.has_certificate;
-        let certificate = |_: &SpiffeId| if has { Ok(()) } else { Err("not signed".to_owned()) };
+        let is_refused = self.is_refused;
+        let missing = || NoCertificate { reason: "not signed".to_owned(), is_refused };
+        let certificate = |_: &SpiffeId| if has { Ok(()) } else { Err(missing()) };
         self.enrolment.reconcile(self.now, desired, certificate, &mut self.captor);
         self.captor.take_calls()
     }
 
     fn phase(&self) -> Option<Phase> {
         self.enrolment.states(&self.captor).first().map(|state| state.phase)
+    }
+
+    fn uncaptured(&self) -> Option<Uncaptured> {
+        self.enrolment.states(&self.captor).first().and_then(|state| state.uncaptured)
     }
 
     fn reason(&self) -> String {
@@ -211,12 +218,41 @@ fn a_pod_waits_for_its_certificate() {
 }
 
 #[test]
+fn a_certificate_that_is_refused_holds_up_nobody() {
+    let mut world = World::new();
+    (world.has_certificate, world.is_refused) = (false, true);
+    assert_eq!(world.want(&[pod("a")]), [""; 0]);
+    assert_eq!((world.phase(), world.reason()), (Some(Phase::Failed), "not signed".into()));
+    assert_eq!(world.uncaptured(), Some(Uncaptured::Certificate));
+    assert!(world.enrolment.is_tried());
+    world.has_certificate = true;
+    assert_eq!(world.want(&[pod("a")]), ["capture a"], "it is tried for as long as it is wanted");
+    assert_eq!(world.uncaptured(), None);
+}
+
+#[test]
+fn a_certificate_that_does_not_come_holds_up_nobody_for_ever() {
+    let mut world = World::new();
+    world.has_certificate = false;
+    world.want(&[pod("a")]);
+    world.now += CERTIFICATE_PATIENCE - Duration::from_millis(1);
+    world.want(&[pod("a")]);
+    assert_eq!(world.uncaptured(), Some(Uncaptured::Waiting));
+    assert!(!world.enrolment.is_tried());
+    world.now += Duration::from_millis(1);
+    world.want(&[pod("a")]);
+    assert_eq!(world.uncaptured(), Some(Uncaptured::Certificate));
+    assert!(world.enrolment.is_tried());
+}
+
+#[test]
 fn a_failure_is_shown_and_tried_again_later() {
     let mut world = World::new();
     world.captor.failing = Some("no such namespace");
     assert_eq!(world.want(&[pod("a")]), ["capture a"]);
     assert_eq!((world.phase(), world.reason()), (Some(Phase::Failed), "no such namespace".into()));
-    assert!(world.enrolment.is_tried() && !world.enrolment.is_settled());
+    assert!(world.enrolment.is_tried());
+    assert_eq!(world.uncaptured(), Some(Uncaptured::Capture));
     assert_eq!(world.want(&[pod("a")]), [""; 0], "not before it is time");
     let retry = world.enrolment.next_retry().expect("a time");
     assert!(retry > world.now && retry <= world.now + RETRY_FIRST);
@@ -314,6 +350,7 @@ proptest! {
         for pod in &desired {
             prop_assert_eq!(&world.captor.modes[&pod.uid], &InboundModes::of(pod));
         }
-        prop_assert!(world.enrolment.is_settled());
+        let states = world.enrolment.states(&world.captor);
+        prop_assert!(states.iter().all(|state| state.phase == Phase::Captured));
     }
 }

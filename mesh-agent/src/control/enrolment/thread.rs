@@ -75,13 +75,13 @@ impl EnrolmentThread {
             // Without a picture, "no pods" would mean to release them all.
             if self.status.is_synced() {
                 let desired = self.snapshot.local_pods(&self.node);
-                let certificate = |id: &SpiffeId| self.certificate(id);
+                let certificate = |id: &SpiffeId| self.certificates.require(id);
                 enrolment.reconcile(now, &desired, certificate, &mut captor);
                 publish(wanted, enrolment.identities());
                 if enrolment.is_tried() {
                     publish(captured, enrolment.captured());
                 }
-                self.status.set_pods(enrolment.states(&captor), enrolment.is_settled());
+                self.status.set_pods(enrolment.states(&captor), enrolment.is_tried());
             }
             let inspect_at = inspection.look(now, &mut captor, &self.status);
             let next = enrolment.next_retry().into_iter();
@@ -92,17 +92,6 @@ impl EnrolmentThread {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
-    }
-
-    fn certificate(&self, id: &SpiffeId) -> Result<(), String> {
-        if self.certificates.has(id) {
-            return Ok(());
-        }
-        let why = self.certificates.failure(id);
-        Err(why.map_or_else(
-            || format!("waits for the certificate of {id}"),
-            |why| format!("no certificate for {id}: {why}"),
-        ))
     }
 }
 
