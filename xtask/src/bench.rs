@@ -9,13 +9,13 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use mesh_harness::binaries;
 
 use crate::{
     ebpf::repository,
     setup::{self, cargo},
-    step,
+    step, supervise,
 };
 
 mod case;
@@ -37,11 +37,9 @@ pub fn launch() -> Result<ExitCode> {
     build.args(["build", "--release", "--workspace", "--bins"]);
     step::run("building the workspace with optimisation", build)?;
     let optimised: PathBuf = repository().join("target/release/xtask");
-    let status = Command::new(&optimised)
-        .args(["bench", "--supervised"])
-        .status()
-        .with_context(|| format!("starting {}", optimised.display()))?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let mut command = Command::new(optimised);
+    command.args(["bench", "--supervised"]);
+    supervise::run(command)
 }
 
 /// Measures, and prints the table.

@@ -1,6 +1,9 @@
 //! `cargo xtask demo`: the mesh at work, six steps, one line each with what was seen.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, bail};
 use mesh_harness::{
@@ -10,13 +13,23 @@ use mesh_harness::{
     process::{Seen, tail},
 };
 
-use crate::{demo::report::Report, ebpf::repository};
+use crate::{demo::report::Report, ebpf::repository, setup::this_program};
 
 mod report;
 mod steps;
 
 /// The id of the demo's mesh: fixed, so that it is found again by people and by the next run.
 pub const ID: &str = "demo";
+
+/// The demo in a process of its own.
+pub fn supervised(keep: bool) -> Command {
+    let mut command = this_program();
+    command.args(["demo", "--supervised"]);
+    if keep {
+        command.arg("--keep");
+    }
+    command
+}
 
 /// Lays out the mesh, shows the steps, cleans up or keeps.
 pub fn run(keep: bool) -> Result<()> {

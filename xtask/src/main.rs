@@ -84,7 +84,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo { keep, .. } => {
             setup::run()?;
             setup::build()?;
-            return supervise::demo(keep);
+            return supervise::run(demo::supervised(keep));
         }
         Command::Bench { supervised: true } => bench::run()?,
         Command::Bench { .. } => return bench::launch(),

@@ -1,8 +1,8 @@
-//! Runs the demo in a process of its own and cleans up after it, however it ends.
+//! Runs what lays out a mesh in a process of its own and cleans up after it, however it ends.
 
 use std::{
     os::unix::process::CommandExt,
-    process::{Child, ExitCode},
+    process::{Child, Command, ExitCode},
     thread::sleep,
     time::Duration,
 };
@@ -15,20 +15,15 @@ use signal_hook::{
     iterator::Signals,
 };
 
-use crate::setup::this_program;
-
-/// Runs the demo. On Ctrl-C and its like the demo is killed and what it made taken away.
+/// Runs `command`. On Ctrl-C and its like it is killed and what it made taken away, also where the
+/// signal is to this process alone.
 ///
-/// The demo is in a process group of its own: nothing of it may go on making namespaces while
+/// The command is in a process group of its own: nothing of it may go on making namespaces while
 /// they are being removed.
-pub fn demo(keep: bool) -> Result<ExitCode> {
+pub fn run(mut command: Command) -> Result<ExitCode> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("catching signals")?;
-    let mut command = this_program();
-    command.args(["demo", "--supervised"]).process_group(0);
-    if keep {
-        command.arg("--keep");
-    }
-    let mut child = command.spawn().context("starting the demo")?;
+    let mut child =
+        command.process_group(0).spawn().with_context(|| format!("starting {command:?}"))?;
     let code = loop {
         if let Some(status) = child.try_wait()? {
             break status.code().unwrap_or(1);
@@ -48,7 +43,7 @@ pub fn demo(keep: bool) -> Result<ExitCode> {
 
 fn end(child: &mut Child) -> Result<()> {
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("a pid")?;
-    kill_process_group(group, Signal::KILL).context("ending the demo")?;
+    kill_process_group(group, Signal::KILL).context("ending what runs")?;
     child.wait()?;
     Ok(())
 }
