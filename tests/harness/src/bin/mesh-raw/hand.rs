@@ -131,14 +131,13 @@ impl Hand {
             SocketAddr::V4(_) => {
                 let packet = packet.get(..usize::from(word(packet, 2)?))?;
                 let header = usize::from(packet.first()? & 0xf) * 4;
-                let address = |at: usize| Some(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?);
+                let address = |at: usize| <[u8; 4]>::try_from(packet.get(at..at + 4)?).ok();
                 let (server, client) = (IpAddr::from(address(12)?), IpAddr::from(address(16)?));
                 (*packet.get(9)?, client, server, packet.get(header..)?)
             }
             SocketAddr::V6(_) => {
                 let packet = packet.get(..40 + usize::from(word(packet, 4)?))?;
-                let address =
-                    |at: usize| Some(<[u8; 16]>::try_from(packet.get(at..at + 16)?).ok()?);
+                let address = |at: usize| <[u8; 16]>::try_from(packet.get(at..at + 16)?).ok();
                 let (server, client) = (IpAddr::from(address(8)?), IpAddr::from(address(24)?));
                 (*packet.get(6)?, client, server, packet.get(40..)?)
             }
