@@ -193,6 +193,7 @@ async fn authorization_is_told_with_what_is_refused_and_judged_by_the_proxys_cod
         phase,
         reason: String::new(),
         connections: 0,
+        uncaptured: None,
     };
     admin.status.set_pods(vec![state(Phase::Captured)], true);
     let (status, snapshot) = (Arc::clone(&admin.status), Arc::clone(&admin.snapshot));

@@ -50,8 +50,10 @@ pub fn resize(config: &CaptureConfig, pins: &Pins) -> Result<Resized, KernelErro
             Content::Forgotten => 0,
             Content::Kept | Content::Followed => table.count().map_err(error)?,
         };
-        if entries > size as usize {
-            return Err(KernelError::TooSmall { name: map.name, flag: map.flag, size, entries });
+        if let Some(flag) = map.flag
+            && entries > size as usize
+        {
+            return Err(KernelError::TooSmall { name: map.name, flag, size, entries });
         }
         outgrown.push((map, table, size));
     }
