@@ -1,4 +1,4 @@
-//! How long it takes to compile a cluster of 10,000 pods: `cargo run -p mesh-controller --example
+//! How long it takes to compile a cluster of 10,000 pods, and what an agent gets of it: `cargo run -p mesh-controller --example
 //! compile_time [PODS]`.
 
 use std::time::Instant;
@@ -9,7 +9,7 @@ use mesh_controller::{
     kubernetes::watch::Change,
     object::Kind,
     source::cluster::{Served, Store, decode},
-    view::Picture,
+    view::{Picture, Scope},
 };
 use serde_json::{Value, json};
 
@@ -42,21 +42,33 @@ fn main() {
         let compiled_in = started.elapsed() - merged;
         let picture = Picture::new(&compiled);
         let encoded = started.elapsed() - merged - compiled_in;
-        let view = picture.view("node-0");
         println!(
-            "{} objects: merged in {merged:?}, compiled in {compiled_in:?}, encoded in {encoded:?}; \
-             a node needs {} resources",
+            "{} objects: merged in {merged:?}, compiled in {compiled_in:?}, encoded in {encoded:?}",
             objects.in_use.len(),
-            view.len(),
         );
+        let called = |services: usize| {
+            let addresses = (0..services).filter_map(|at| address(96, at + 1).parse().ok());
+            Scope::Addresses(addresses.collect())
+        };
+        for (who, scope) in [
+            ("an agent that gets the whole mesh", Scope::Whole),
+            ("one whose pods call nobody", called(0)),
+            ("one whose pods call 10 Services", called(10)),
+        ] {
+            let view = picture.view("node-0", &scope);
+            let bytes: usize = view.values().map(|encoded| encoded.bytes).sum();
+            println!("  {who} holds {} resources of {bytes} bytes", view.len());
+        }
     }
+}
+
+fn address(net: usize, at: usize) -> String {
+    format!("10.{}.{}.{}", net + at / 65536, at / 256 % 256, at % 256)
 }
 
 fn objects(kind: Kind, pods: usize) -> Vec<Value> {
     let namespaced = |name: String| json!({"name": name, "namespace": "shop", "uid": "u"});
     let services = pods.div_ceil(A_SERVICE);
-    let address =
-        |net: usize, at: usize| format!("10.{}.{}.{}", net + at / 65536, at / 256 % 256, at % 256);
     match kind {
         Kind::Namespace => {
             let labels = json!({"nodemesh.dev/mesh": "enabled"});

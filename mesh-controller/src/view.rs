@@ -1,7 +1,8 @@
 //! What a node needs of the mesh, encoded for the wire: pure.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -50,6 +51,19 @@ pub struct Picture {
     services: BTreeMap<ResourceKey, Arc<Encoded>>,
     policies: BTreeMap<ResourceKey, Arc<Encoded>>,
     nodes: BTreeMap<String, NodeNeeds>,
+    /// The workloads and Services that have an address.
+    owners: HashMap<IpAddr, Vec<ResourceKey>>,
+    /// The workloads behind a Service, ready or not.
+    behind: HashMap<NamespacedName, Vec<ResourceKey>>,
+}
+
+/// What of the mesh beyond its own node an agent gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All of it: the agent is of a version that does not say what it is interested in.
+    Whole,
+    /// What has these addresses.
+    Addresses(BTreeSet<IpAddr>),
 }
 
 #[derive(Debug)]
@@ -59,6 +73,13 @@ struct WorkloadEntry {
     whole: Arc<Encoded>,
     /// For the others, who do not judge calls to it.
     without_policies: Arc<Encoded>,
+}
+
+impl WorkloadEntry {
+    fn seen_by(&self, node: &str) -> &Arc<Encoded> {
+        let is_own = self.node.as_deref() == Some(node);
+        if is_own { &self.whole } else { &self.without_policies }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -80,7 +101,8 @@ impl Picture {
         for (key, resource) in &compiled.resources {
             match resource {
                 Resource::Workload(workload) => picture.add_workload(key, resource, workload),
-                Resource::Service(_) => {
+                Resource::Service(service) => {
+                    picture.add_owner(key, &service.addresses);
                     picture.services.insert(key.clone(), Encoded::new(resource).into());
                 }
                 Resource::AuthorizationPolicy(_) => {
@@ -91,7 +113,17 @@ impl Picture {
         picture
     }
 
+    fn add_owner(&mut self, key: &ResourceKey, addresses: &[IpAddr]) {
+        for address in addresses {
+            self.owners.entry(*address).or_default().push(key.clone());
+        }
+    }
+
     fn add_workload(&mut self, key: &ResourceKey, resource: &Resource, workload: &Workload) {
+        self.add_owner(key, &workload.addresses);
+        for membership in &workload.memberships {
+            self.behind.entry(membership.service.clone()).or_default().push(key.clone());
+        }
         let whole: Arc<Encoded> = Encoded::new(resource).into();
         let judges_nothing = workload.authorization_policies.is_empty()
             && workload.admission == Admission::default();
@@ -125,16 +157,15 @@ impl Picture {
 
     /// The version of a resource, as the agent of `node` gets it.
     pub fn version(&self, node: &str, key: &ResourceKey) -> Option<u64> {
-        let encoded = match key.kind {
-            ResourceKind::Workload => {
-                let entry = self.workloads.get(key)?;
-                let is_own = entry.node.as_deref() == Some(node);
-                if is_own { &entry.whole } else { &entry.without_policies }
-            }
-            ResourceKind::Service => self.services.get(key)?,
-            ResourceKind::AuthorizationPolicy => self.policies.get(key)?,
-        };
-        Some(encoded.version())
+        self.encoded(node, key).map(|encoded| encoded.version())
+    }
+
+    fn encoded(&self, node: &str, key: &ResourceKey) -> Option<&Arc<Encoded>> {
+        match key.kind {
+            ResourceKind::Workload => self.workloads.get(key).map(|entry| entry.seen_by(node)),
+            ResourceKind::Service => self.services.get(key),
+            ResourceKind::AuthorizationPolicy => self.policies.get(key),
+        }
     }
 
     /// Whether there is a Node object of this name; one without sees nothing.
@@ -142,26 +173,30 @@ impl Picture {
         self.nodes.contains_key(node)
     }
 
-    /// What `node` needs: with enrolled pods every workload and Service, and the policies of its
-    /// own workloads; without, its own workloads only.
-    pub fn view(&self, node: &str) -> View {
+    /// What `node` needs: its own workloads with their policies and, where one of them is enrolled,
+    /// what is in `scope`.
+    pub fn view(&self, node: &str, scope: &Scope) -> View {
         let Some(needs) = self.nodes.get(node) else { return View::new() };
-        if needs.identities.is_empty() {
-            let own = |key: &ResourceKey| {
-                self.workloads.get(key).map(|entry| (key.clone(), entry.whole.clone()))
-            };
-            return needs.own.iter().filter_map(own).collect();
+        let mut keys: BTreeSet<&ResourceKey> = needs.own.iter().collect();
+        let policy = |name: &NamespacedName| {
+            let key = ResourceKey { kind: ResourceKind::AuthorizationPolicy, name: name.clone() };
+            Some(self.policies.get_key_value(&key)?.0)
+        };
+        keys.extend(needs.policies.iter().filter_map(policy));
+        match scope {
+            _ if needs.identities.is_empty() => {}
+            Scope::Whole => keys.extend(self.workloads.keys().chain(self.services.keys())),
+            Scope::Addresses(addresses) => {
+                for key in addresses.iter().filter_map(|it| self.owners.get(it)).flatten() {
+                    keys.insert(key);
+                    if key.kind == ResourceKind::Service {
+                        keys.extend(self.behind.get(&key.name).into_iter().flatten());
+                    }
+                }
+            }
         }
-        let workloads = self.workloads.iter().map(|(key, entry)| {
-            let is_own = entry.node.as_deref() == Some(node);
-            (key, if is_own { &entry.whole } else { &entry.without_policies })
-        });
-        let policies = needs.policies.iter().filter_map(|name| {
-            let kind = ResourceKind::AuthorizationPolicy;
-            self.policies.get_key_value(&ResourceKey { kind, name: name.clone() })
-        });
-        let all = workloads.chain(&self.services).chain(policies);
-        all.map(|(key, encoded)| (key.clone(), encoded.clone())).collect()
+        let encoded = |key: &ResourceKey| Some((key.clone(), self.encoded(node, key)?.clone()));
+        keys.into_iter().filter_map(encoded).collect()
     }
 
     /// Whether an enrolled pod with this identity runs on `node`.

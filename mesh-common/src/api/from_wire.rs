@@ -291,16 +291,21 @@ fn port(port: u32) -> Result<u16, InvalidResource> {
 }
 
 fn addresses(addresses: &[Bytes]) -> Result<Vec<IpAddr>, InvalidResource> {
-    let address = |octets: &Bytes| {
-        if let Ok(v4) = <[u8; 4]>::try_from(&octets[..]) {
-            Ok(v4.into())
-        } else if let Ok(v6) = <[u8; 16]>::try_from(&octets[..]) {
-            Ok(v6.into())
-        } else {
-            Err(InvalidResource::Address(octets.len()))
-        }
-    };
-    addresses.iter().map(address).collect()
+    addresses.iter().map(|octets| address(octets)).collect()
+}
+
+/// The address that these bytes are, in network order.
+///
+/// # Errors
+/// Where they are neither 4 nor 16.
+pub fn address(octets: &[u8]) -> Result<IpAddr, InvalidResource> {
+    if let Ok(v4) = <[u8; 4]>::try_from(octets) {
+        Ok(v4.into())
+    } else if let Ok(v6) = <[u8; 16]>::try_from(octets) {
+        Ok(v6.into())
+    } else {
+        Err(InvalidResource::Address(octets.len()))
+    }
 }
 
 #[cfg(test)]

@@ -190,9 +190,13 @@ fn texts<T: ToString>(list: &[T]) -> Vec<String> {
 }
 
 fn addresses(addresses: &[IpAddr]) -> Vec<prost::bytes::Bytes> {
-    let octets = |address: &IpAddr| match address {
+    addresses.iter().copied().map(octets).collect()
+}
+
+/// The bytes of an address, in network order.
+pub fn octets(address: IpAddr) -> prost::bytes::Bytes {
+    match address {
         IpAddr::V4(v4) => prost::bytes::Bytes::copy_from_slice(&v4.octets()),
         IpAddr::V6(v6) => prost::bytes::Bytes::copy_from_slice(&v6.octets()),
-    };
-    addresses.iter().map(octets).collect()
+    }
 }

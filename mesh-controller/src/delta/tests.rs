@@ -6,7 +6,10 @@ use mesh_common::model::{NamespacedName, Resource, Service, Workload};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{compile::Compiled, view::Picture};
+use crate::{
+    compile::Compiled,
+    view::{Picture, Scope},
+};
 
 /// The resources of a mesh where workload `n` has version `versions[n]`, absent where that is 0.
 fn view(versions: &[u8]) -> View {
@@ -35,7 +38,7 @@ fn view(versions: &[u8]) -> View {
     };
     let resources = resources.map(resource).map(|resource| (resource.key(), resource)).collect();
     let nodes = BTreeSet::from(["node".to_owned()]);
-    Picture::new(&Compiled { resources, nodes, problems: Vec::new() }).view("node")
+    Picture::new(&Compiled { resources, nodes, problems: Vec::new() }).view("node", &Scope::Whole)
 }
 
 /// What an agent makes of responses.

@@ -3,9 +3,12 @@
 //! A stream remembers what it sent and nothing else: when the mesh changes, the newest picture is
 //! compared with it. An agent that reads slowly gets fewer and larger steps, and costs no queue.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use mesh_common::{api::v1, model::ResourceKey};
+use mesh_common::{
+    api::{self, v1},
+    model::ResourceKey,
+};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -14,8 +17,15 @@ use super::Shared;
 use crate::{
     captured::{Report, Stamp},
     delta::Held,
-    view::Picture,
+    view::{Picture, Scope},
 };
+
+/// What an agent is interested in.
+struct Interest {
+    /// The number of the last message about it; 0 where there was none.
+    number: u64,
+    scope: Scope,
+}
 
 /// The responses of one stream.
 pub(super) type Responses = ReceiverStream<Result<v1::SubscribeResponse, Status>>;
@@ -65,9 +75,19 @@ async fn converse(
     if !pictures.borrow_and_update().knows(node) {
         tracing::warn!(node, "there is no Node object of this name: its agent sees nothing");
     }
+    let interest = match hello.interest {
+        None => Interest { number: 0, scope: Scope::Whole },
+        Some(wire) => {
+            let mut interest = Interest { number: 0, scope: Scope::Addresses(BTreeSet::new()) };
+            interest.change(wire)?;
+            interest
+        }
+    };
+    let (interest, mut interests) = watch::channel(interest);
+    let held = Held::from_hello(hello.resources);
     tokio::select! {
-        result = listen(shared, node, requests) => result,
-        result = tell(node, &mut pictures, Held::from_hello(hello.resources), sender) => result,
+        result = listen(shared, node, requests, &interest) => result,
+        result = tell(node, &mut pictures, &mut interests, held, sender) => result,
     }
 }
 
@@ -76,6 +96,7 @@ async fn listen(
     shared: &Shared,
     node: &str,
     mut requests: Streaming<v1::SubscribeRequest>,
+    interest: &watch::Sender<Interest>,
 ) -> Result<(), Status> {
     use v1::subscribe_request::Message;
 
@@ -94,6 +115,11 @@ async fn listen(
                     ledger.save(node, &report).await;
                 }
                 shared.mesh.report_captures(node, report);
+            }
+            Some(Message::Interest(wire)) => {
+                let mut result = Ok(());
+                interest.send_modify(|interest| result = interest.change(wire));
+                result?;
             }
             Some(Message::Hello(_)) => {
                 return Err(Status::invalid_argument(
@@ -115,24 +141,53 @@ fn note(shared: &Shared, node: &str, nack: v1::Nack) {
     }
 }
 
-/// Sends what the node needs and goes on with every change.
+impl Interest {
+    fn change(&mut self, wire: v1::Interest) -> Result<(), Status> {
+        let Scope::Addresses(addresses) = &mut self.scope else {
+            return Err(Status::invalid_argument("an Interest, but none in Hello"));
+        };
+        let parse = |octets: &prost::bytes::Bytes| {
+            let address = api::address(octets);
+            address.map_err(|error| Status::invalid_argument(error.to_string()))
+        };
+        for octets in &wire.removed {
+            addresses.remove(&parse(octets)?);
+        }
+        for octets in &wire.added {
+            addresses.insert(parse(octets)?);
+        }
+        if addresses.len() > api::MOST_INTEREST {
+            let most = api::MOST_INTEREST;
+            return Err(Status::resource_exhausted(format!("more than {most} addresses")));
+        }
+        self.number = wire.number;
+        Ok(())
+    }
+}
+
+/// Sends what the node needs and goes on with every change of the mesh and of `interests`.
 async fn tell(
     node: &str,
     pictures: &mut watch::Receiver<Arc<Picture>>,
+    interests: &mut watch::Receiver<Interest>,
     mut held: Held,
     sender: &Sender,
 ) -> Result<(), Status> {
-    let mut nonce = 0;
+    let (mut nonce, mut answered) = (0, 0);
     loop {
-        let view = pictures.borrow_and_update().view(node);
+        let (view, number) = {
+            let interest = interests.borrow_and_update();
+            (pictures.borrow_and_update().view(node, &interest.scope), interest.number)
+        };
         let mut responses = held.advance(&view);
-        if nonce == 0 {
-            if responses.is_empty() {
-                responses.push(v1::SubscribeResponse::default());
-            }
-            if let Some(last) = responses.last_mut() {
-                last.synced = true;
-            }
+        // That nothing has an address is an answer, too.
+        if responses.is_empty() && (nonce == 0 || answered != number) {
+            responses.push(v1::SubscribeResponse::default());
+        }
+        if let Some(last) = responses.last_mut() {
+            last.synced = nonce == 0;
+            last.answered = number;
+            answered = number;
         }
         for mut response in responses {
             nonce += 1;
@@ -141,7 +196,11 @@ async fn tell(
                 return Ok(());
             }
         }
-        if pictures.changed().await.is_err() {
+        let changed = tokio::select! {
+            changed = pictures.changed() => changed,
+            changed = interests.changed() => changed,
+        };
+        if changed.is_err() {
             return Ok(());
         }
     }

@@ -111,27 +111,41 @@ struct Agent {
     requests: mpsc::Sender<v1::SubscribeRequest>,
     responses: Streaming<v1::SubscribeResponse>,
     held: Vec<v1::VersionedKey>,
+    answered: u64,
 }
 
 impl Agent {
+    /// An agent that gets the whole mesh.
     async fn join(
         dir: &Path,
         address: SocketAddr,
         node: &str,
         held: Vec<v1::VersionedKey>,
     ) -> Self {
+        Self::join_with(dir, address, node, held, None).await
+    }
+
+    async fn join_with(
+        dir: &Path,
+        address: SocketAddr,
+        node: &str,
+        held: Vec<v1::VersionedKey>,
+        interest: Option<v1::Interest>,
+    ) -> Self {
         let mut client = connect(dir, address).await;
         let (requests, receiver) = mpsc::channel(8);
-        let hello = v1::Hello { agent_version: "test".into(), resources: held.clone() };
+        let (agent_version, resources) = ("test".into(), held.clone());
+        let hello = v1::Hello { agent_version, resources, interest };
         requests.send(message(v1::subscribe_request::Message::Hello(hello))).await.expect("open");
         let request = with_token(&token(dir, node), ReceiverStream::new(receiver));
         let responses = client.subscribe(request).await.expect("accepted").into_inner();
-        Self { requests, responses, held }
+        Self { requests, responses, held, answered: 0 }
     }
 
     /// The next response: the names updated, the names removed, whether the picture is whole.
     async fn next(&mut self) -> (Vec<String>, Vec<String>, bool) {
         let response = self.responses.message().await.expect("no error").expect("a response");
+        self.answered = response.answered;
         let name = |key: &v1::ResourceKey| key.name.clone().map(|name| name.name).expect("set");
         let mut updated = Vec::new();
         for resource in response.updated {
@@ -159,6 +173,14 @@ fn message(message: v1::subscribe_request::Message) -> v1::SubscribeRequest {
 fn captures(uid: &str) -> v1::subscribe_request::Message {
     let workload_uids = vec![uid.to_owned()];
     v1::subscribe_request::Message::Captures(v1::CaptureReport { workload_uids })
+}
+
+fn interest(number: u64, added: &[&str], removed: &[&str]) -> v1::Interest {
+    let octets = |list: &[&str]| {
+        let address = |text: &&str| text.parse().map(mesh_common::api::octets).expect("a literal");
+        list.iter().map(address).collect()
+    };
+    v1::Interest { number, added: octets(added), removed: octets(removed) }
 }
 
 fn folder() -> TempDir {
@@ -303,5 +325,99 @@ async fn what_an_agent_refuses_is_kept() {
         tokio::task::yield_now().await;
     };
     assert_eq!(refused.reason, "too new");
+    running.stop().await;
+}
+
+const WEB: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{port: 8080}]
+endpoints: [{addresses: [10.0.0.2]}]
+";
+
+#[tokio::test]
+async fn what_others_have_is_sent_to_who_asks_and_every_question_is_answered() {
+    use v1::subscribe_request::Message::Interest;
+
+    let dir = folder();
+    let running = start(dir.path());
+    let hello = Some(interest(7, &[], &[]));
+    let mut agent =
+        Agent::join_with(dir.path(), running.address, "node-1", Vec::new(), hello).await;
+    assert_eq!(agent.next().await, (names(&["a"]), names(&[]), true), "its own pod");
+    assert_eq!(agent.answered, 7);
+
+    agent.say(Interest(interest(8, &["10.0.0.2", "192.0.2.1"], &[]))).await;
+    assert_eq!(agent.next().await, (names(&["b"]), names(&[]), false));
+    assert_eq!(agent.answered, 8);
+    agent.say(Interest(interest(9, &["10.96.0.1"], &[]))).await;
+    assert_eq!(agent.next().await, (names(&[]), names(&[]), false), "that nobody has it");
+    assert_eq!(agent.answered, 9);
+
+    let objects = || Folder::load(&dir.path().join("objects")).1;
+    write(&dir, "more.yaml", WEB);
+    running.controller.shared.mesh.set_objects(objects());
+    let (mut updated, removed, _) = agent.next().await;
+    updated.sort();
+    assert_eq!((updated, removed), (names(&["b", "web"]), names(&[])), "without being asked again");
+
+    agent.say(Interest(interest(10, &[], &["10.0.0.2"]))).await;
+    assert_eq!(agent.next().await, (names(&[]), names(&[]), false), "it stands behind web");
+    agent.say(Interest(interest(11, &["10.0.0.2"], &["10.96.0.1", "10.0.0.2"]))).await;
+    assert_eq!(agent.next().await, (names(&[]), names(&["web"]), false), "added goes last");
+    agent.say(Interest(interest(12, &[], &["10.0.0.2"]))).await;
+    assert_eq!(agent.next().await, (names(&[]), names(&["b"]), false));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn interest_is_repeated_to_a_controller_that_is_back() {
+    let dir = folder();
+    let running = start(dir.path());
+    let hello = || Some(interest(3, &["10.0.0.2"], &[]));
+    let mut agent =
+        Agent::join_with(dir.path(), running.address, "node-1", Vec::new(), hello()).await;
+    assert_eq!(agent.next().await, (names(&["a", "b"]), names(&[]), true));
+    let held = agent.held.clone();
+    running.stop().await;
+
+    let running = start(dir.path());
+    let mut agent = Agent::join_with(dir.path(), running.address, "node-1", held, hello()).await;
+    assert_eq!(agent.next().await, (names(&[]), names(&[]), true));
+    assert_eq!(agent.answered, 3);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn interest_that_cannot_be_is_refused_rather_than_overlooked() {
+    use v1::subscribe_request::Message::Interest;
+
+    let dir = folder();
+    let running = start(dir.path());
+    let most = mesh_common::api::MOST_INTEREST as u32;
+    let added = (0..=most).map(|at| mesh_common::api::octets(at.to_be_bytes().into())).collect();
+    let too_many = v1::Interest { number: 2, added, removed: Vec::new() };
+    let three = v1::Interest { number: 2, added: vec![vec![1, 2, 3].into()], removed: Vec::new() };
+    let (empty, asked) = (|| Some(interest(1, &[], &[])), || interest(2, &["10.0.0.2"], &[]));
+    for (hello, said, code, reason) in [
+        (empty(), too_many, Code::ResourceExhausted, "more than 32768 addresses"),
+        (empty(), three, Code::InvalidArgument, "3 bytes"),
+        (None, asked(), Code::InvalidArgument, "none in Hello"),
+    ] {
+        let mut agent =
+            Agent::join_with(dir.path(), running.address, "node-1", Vec::new(), hello).await;
+        agent.next().await;
+        agent.say(Interest(said)).await;
+        let status = agent.responses.message().await.expect_err("refused");
+        assert_eq!(status.code(), code, "{status}");
+        assert!(status.message().contains(reason), "{status}");
+    }
     running.stop().await;
 }

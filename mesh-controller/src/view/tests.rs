@@ -35,6 +35,14 @@ fn policy(name: &str) -> Resource {
     })
 }
 
+fn at(last: u8) -> IpAddr {
+    [10, 0, 0, last].into()
+}
+
+fn addresses(last: &[u8]) -> Scope {
+    Scope::Addresses(last.iter().copied().map(at).collect())
+}
+
 fn picture() -> Picture {
     let service = mesh_common::model::Service {
         name: NamespacedName::new("shop", "web"),
@@ -64,7 +72,7 @@ fn names(view: &View) -> Vec<String> {
 
 #[test]
 fn a_node_in_the_mesh_sees_everything_but_the_policies_of_others() {
-    let view = picture().view("node-1");
+    let view = picture().view("node-1", &Scope::Whole);
     assert_eq!(
         names(&view),
         [
@@ -89,12 +97,76 @@ fn a_node_in_the_mesh_sees_everything_but_the_policies_of_others() {
     assert_eq!(policies_of("b"), 0);
 }
 
+/// A mesh of `services` Services with three pods each, on `services` nodes.
+fn cluster(services: u8) -> Picture {
+    let mut resources = Vec::new();
+    for number in 0..services {
+        let service = mesh_common::model::Service {
+            name: NamespacedName::new("shop", &format!("s-{number}")),
+            addresses: vec![at(number)],
+            ports: Vec::new(),
+        };
+        for pod in 0..3 {
+            let name = format!("p-{number}-{pod}");
+            let Resource::Workload(workload) = workload(&name, "", true, &["pa"]) else { continue };
+            resources.push(Resource::Workload(Workload {
+                node: Some(format!("node-{}", (number + pod) % services).into()),
+                addresses: vec![[10, 1, number, pod].into()],
+                memberships: vec![mesh_common::model::Membership {
+                    service: service.name.clone(),
+                    ports: Vec::new(),
+                    ready: pod > 0,
+                }],
+                ..workload
+            }));
+        }
+        resources.push(Resource::Service(service));
+    }
+    resources.push(policy("pa"));
+    Picture::new(&Compiled {
+        resources: resources.into_iter().map(|resource| (resource.key(), resource)).collect(),
+        nodes: (0..services).map(|number| format!("node-{number}")).collect(),
+        problems: Vec::new(),
+    })
+}
+
+#[test]
+fn an_idle_node_sees_its_own_pods_however_large_the_cluster() {
+    let own = ["Workload p-0-2", "Workload p-1-1", "Workload p-2-0", "AuthorizationPolicy pa"];
+    for services in [3, 200] {
+        let view = cluster(services).view("node-2", &addresses(&[]));
+        assert_eq!(names(&view), own, "of {services}");
+    }
+}
+
+#[test]
+fn a_called_address_brings_what_has_it_and_a_service_all_that_stand_behind_it() {
+    let picture = cluster(9);
+    let own = ["Workload p-0-0", "Workload p-7-2", "Workload p-8-1"];
+    let seen = |scope: &Scope| {
+        let mut names = names(&picture.view("node-0", scope));
+        names.retain(|name| !own.contains(&name.as_str()) && !name.starts_with("Auth"));
+        names
+    };
+    let behind = ["Workload p-4-0", "Workload p-4-1", "Workload p-4-2", "Service s-4"];
+    assert_eq!(seen(&addresses(&[4])), behind, "those that are not ready as well");
+    assert_eq!(seen(&addresses(&[99])), [] as [&str; 0]);
+    let pod = Scope::Addresses([[10, 1, 5, 1].into()].into());
+    assert_eq!(seen(&pod), ["Workload p-5-1"]);
+    let key = |kind, name| ResourceKey { kind, name: NamespacedName::new("shop", name) };
+    let view = picture.view("node-0", &pod);
+    match &view[&key(ResourceKind::Workload, "p-5-1")].wire.resource {
+        Some(v1::resource::Resource::Workload(it)) => assert_eq!(it.authorization_policies, []),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn a_node_outside_sees_its_own_pods_and_an_unknown_one_nothing() {
     let picture = picture();
-    assert_eq!(names(&picture.view("node-3")), ["Workload c"]);
-    assert_eq!(names(&picture.view("unknown")), [] as [&str; 0]);
-    assert_eq!(names(&picture.view("other")), [] as [&str; 0]);
+    assert_eq!(names(&picture.view("node-3", &Scope::Whole)), ["Workload c"]);
+    assert_eq!(names(&picture.view("unknown", &Scope::Whole)), [] as [&str; 0]);
+    assert_eq!(names(&picture.view("other", &Scope::Whole)), [] as [&str; 0]);
     assert!(picture.knows("node-3") && !picture.knows("unknown"));
 }
 

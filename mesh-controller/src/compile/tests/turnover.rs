@@ -11,7 +11,7 @@ use crate::{
     delta::Held,
     kubernetes::watch::Change,
     source::cluster::{Served, Store, decode},
-    view::Picture,
+    view::{Picture, Scope},
 };
 
 const ADDRESS: &str = "10.0.0.7";
@@ -102,7 +102,7 @@ impl World {
         assert_eq!(objects.refusals, [], "{news:?}");
         let index = objects.in_use.values().map(|(object, _)| object).collect();
         let compiled = compile(&index, &self.captures, &"cluster.local".parse().expect("literal"));
-        let view = Picture::new(&compiled).view("node-1");
+        let view = Picture::new(&compiled).view("node-1", &Scope::Whole);
         for response in self.held.advance(&view) {
             self.take(response);
             self.check(news);
