@@ -19,13 +19,15 @@ use tokio::sync::watch;
 
 pub mod disk;
 mod index;
+pub mod interest;
 
 use index::Index;
+use interest::Interest;
 
 /// A workload behind a Service, and the port on it that a port of the Service leads to.
 pub type Endpoint = (Arc<Workload>, u16);
 
-/// Every resource that the controller sent to this node.
+/// Every resource that the controller sent to this node: its own pods, and what they call.
 ///
 /// Two resources that claim one address: a captured pod wins over one that is not captured (so
 /// that a stale claim never turns mTLS into plaintext), a pod over an endpoint that is none, then
@@ -35,6 +37,7 @@ pub type Endpoint = (Arc<Workload>, u16);
 pub struct Snapshot {
     index: RwLock<Index>,
     changed: watch::Sender<u64>,
+    interest: Interest,
 }
 
 impl Default for Snapshot {
@@ -46,7 +49,16 @@ impl Default for Snapshot {
 impl Snapshot {
     /// An empty snapshot.
     pub fn new() -> Self {
-        Self { index: RwLock::default(), changed: watch::Sender::new(0) }
+        Self {
+            index: RwLock::default(),
+            changed: watch::Sender::new(0),
+            interest: Interest::default(),
+        }
+    }
+
+    /// What pods of this node call, beyond which nothing is here.
+    pub fn interest(&self) -> &Interest {
+        &self.interest
     }
 
     /// Takes over what the controller sent; what comes back was refused.

@@ -52,6 +52,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_CAP: Duration = Duration::from_secs(5);
 /// The largest message that is accepted: more than a cluster of 100,000 pods needs at once.
 const RESPONSE_BYTES: usize = 64 << 20;
+/// How often addresses are looked for that nobody calls any more.
+const EXPIRY: Duration = Duration::from_secs(60);
 /// Messages to the controller that may wait to be sent.
 const OUTGOING: usize = 16;
 
@@ -123,6 +125,7 @@ impl Connection {
                 backoff.reset();
             }
             senders.client.send_replace(None);
+            self.snapshot.interest().away();
             log.down(&outage);
             self.status.controller(|controller| {
                 controller.connected = false;
@@ -148,6 +151,7 @@ impl Connection {
         // The token was accepted: certificates can be asked for.
         senders.client.send_replace(Some(client));
         let mut is_up = false;
+        let mut expiry = tokio::time::interval(EXPIRY);
         loop {
             tokio::select! {
                 message = next(&mut incoming) => {
@@ -163,6 +167,8 @@ impl Connection {
                     }
                 }
                 Ok(()) = self.captured.changed() => self.report(&outgoing).await?,
+                () = self.snapshot.interest().changed() => self.ask(&outgoing).await?,
+                _ = expiry.tick() => self.snapshot.interest().expire(std::time::Instant::now()),
             }
         }
     }
@@ -190,11 +196,12 @@ impl Connection {
         Ok(client.max_decoding_message_size(RESPONSE_BYTES))
     }
 
-    /// Says what is held, and which pods are captured if that is known.
+    /// Says what is held and of interest, and which pods are captured if that is known.
     async fn greet(&self, outgoing: &mpsc::Sender<v1::SubscribeRequest>) -> Result<(), Outage> {
         let hello = v1::Hello {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             resources: self.snapshot.versions(),
+            interest: Some(self.snapshot.interest().hello()),
         };
         send(outgoing, v1::subscribe_request::Message::Hello(hello)).await?;
         self.report(outgoing).await
@@ -207,19 +214,25 @@ impl Connection {
         send(outgoing, v1::subscribe_request::Message::Captures(report)).await
     }
 
+    async fn ask(&self, outgoing: &mpsc::Sender<v1::SubscribeRequest>) -> Result<(), Outage> {
+        let Some(interest) = self.snapshot.interest().changes() else { return Ok(()) };
+        send(outgoing, v1::subscribe_request::Message::Interest(interest)).await
+    }
+
     /// Applies one message and answers it.
     async fn take(
         &self,
         message: v1::SubscribeResponse,
         outgoing: &mpsc::Sender<v1::SubscribeRequest>,
     ) -> Result<(), Outage> {
-        let v1::SubscribeResponse { nonce, updated, removed, synced } = message;
+        let v1::SubscribeResponse { nonce, updated, removed, synced, answered } = message;
         tracing::debug!(nonce, updated = updated.len(), removed = removed.len(), synced, "delta");
         let nacks = self.snapshot.apply(updated, removed);
         for nack in &nacks {
             let key = nack.key.as_ref().map(describe).unwrap_or_default();
             tracing::warn!(key, reason = nack.reason, "refused a resource; the others are in use");
         }
+        self.snapshot.interest().answer(answered, synced);
         if synced {
             self.status.controller(|controller| controller.synced = true);
             self.snapshot.touch();

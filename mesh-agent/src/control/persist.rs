@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use mesh_common::api::v1;
+
 use crate::{
     snapshot::{Snapshot, disk},
     status::Status,
@@ -15,9 +17,10 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// reported and ignored.
 pub fn load(snapshot: &Snapshot, path: &std::path::Path) -> bool {
     match disk::load(path) {
-        Ok(resources) if resources.is_empty() => false,
-        Ok(resources) => {
-            for nack in snapshot.apply(resources, Vec::new()) {
+        Ok(stored) if stored.resources.is_empty() => false,
+        Ok(stored) => {
+            snapshot.interest().restore(&stored.interest);
+            for nack in snapshot.apply(stored.resources, Vec::new()) {
                 tracing::warn!(key = ?nack.key, nack.reason, "a stored resource is not used");
             }
             tracing::info!(resources = snapshot.len(), "read the stored snapshot");
@@ -40,8 +43,11 @@ pub async fn keep(snapshot: Arc<Snapshot>, status: Arc<Status>, path: PathBuf) {
             continue;
         }
         changed.mark_unchanged();
-        let (resources, to) = (snapshot.resources(), path.clone());
-        let saved = tokio::task::spawn_blocking(move || disk::save(&to, resources)).await;
+        // In this order: what is of interest is among the resources.
+        let interest = snapshot.interest().stored();
+        let stored = v1::StoredSnapshot { interest, resources: snapshot.resources() };
+        let to = path.clone();
+        let saved = tokio::task::spawn_blocking(move || disk::save(&to, &stored)).await;
         match saved {
             Ok(Ok(())) => failing = false,
             Ok(Err(error)) if !failing => {

@@ -1,6 +1,10 @@
 //! Why a connection was refused or failed: what flows say, and what to look at next.
 
-use std::{fmt::Display, io, net::SocketAddr};
+use std::{
+    fmt::Display,
+    io,
+    net::{IpAddr, SocketAddr},
+};
 
 use http::Method;
 use mesh_common::identity::SpiffeId;
@@ -17,6 +21,11 @@ pub(super) enum Failure {
     /// The Service has no ready endpoint for that port.
     #[error("no ready endpoint for this port of the Service")]
     NoEndpoint,
+    /// The address may be a pod's, and the caller is one that shall not speak plaintext to pods.
+    #[error(
+        "the controller does not say who has {0}, and the caller is strict; see `nodemesh status`"
+    )]
+    Unanswered(IpAddr),
     /// The application did not take the connection.
     #[error("cannot connect to {address}: {error}")]
     Connect { address: SocketAddr, error: String },
@@ -90,6 +99,7 @@ impl Failure {
             Self::Denied(_)
             | Self::Refused(_)
             | Self::NoEndpoint
+            | Self::Unanswered(_)
             | Self::Handshake(_)
             | Self::Rejected(_)
             | Self::NoIdentity(_)

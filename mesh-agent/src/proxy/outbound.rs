@@ -5,7 +5,10 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use mesh_common::{bpf::ConnectionKey, model::Workload};
+use mesh_common::{
+    bpf::ConnectionKey,
+    model::{PeerMode, Workload},
+};
 use tokio::net::TcpStream;
 
 use super::{
@@ -101,8 +104,15 @@ async fn connect(
     record: &mut Record,
 ) -> Result<Connected, Failure> {
     let shared = &*context.shared;
+    let is_answered = shared.snapshot.interest().ask(destination.ip()).await;
     let asked = shared.denials.ask();
     let route = route::choose(shared, destination);
+    if route.is_unknown() && !is_answered {
+        if is_strict(context, pod) {
+            return Err(Failure::Unanswered(destination.ip()));
+        }
+        record.caveat("the controller does not say who has the address: taken for outside");
+    }
     let mut failure = Failure::NoEndpoint;
     if let Some(service) = &route.service {
         record.service(service.clone());
@@ -123,6 +133,14 @@ async fn connect(
         }
     }
     Err(failure)
+}
+
+/// Whether the caller takes no plaintext itself, and so is not to speak it to what may be a pod.
+fn is_strict(context: &Context, caller: &ServedPod) -> bool {
+    let own = caller.pod.addresses.first();
+    let workload = own.and_then(|own| context.shared.snapshot.workload_at(*own));
+    workload
+        .is_some_and(|it| it.uid == caller.pod.uid && it.admission.peer_mode == PeerMode::Strict)
 }
 
 async fn try_upstream(

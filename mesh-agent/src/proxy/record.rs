@@ -35,6 +35,7 @@ pub(super) struct Record {
     security: Security,
     audit: Option<String>,
     metered: Option<Metered>,
+    caveat: Option<&'static str>,
 }
 
 impl Record {
@@ -50,6 +51,7 @@ impl Record {
             security: Security::Plaintext,
             audit: None,
             metered: None,
+            caveat: None,
         }
     }
 
@@ -109,6 +111,11 @@ impl Record {
         self.audit = reason;
     }
 
+    /// What has to be said where nothing else is.
+    pub(super) fn caveat(&mut self, reason: &'static str) {
+        self.caveat = Some(reason);
+    }
+
     /// Both sides are connected: the connection is carried from now on, and counts what it moves
     /// on the meter.
     pub(super) fn carried(&mut self, meters: &Arc<Meters>) -> Meter {
@@ -133,7 +140,10 @@ impl Record {
         let (verdict, reason) = match (revoked, self.audit.take(), broken) {
             (Some(revoked), _, _) => (Verdict::Denied, revoked),
             (None, Some(audit), _) => (Verdict::Audit, audit),
-            (None, None, broken) => (Verdict::Forwarded, broken.unwrap_or_default()),
+            (None, None, broken) => {
+                let caveat = self.caveat.unwrap_or_default();
+                (Verdict::Forwarded, broken.unwrap_or_else(|| caveat.to_owned()))
+            }
         };
         let told = self.metered.take().map(Metered::finish).unwrap_or_default();
         let flow = self.flow(verdict, reason, from_client, to_client);

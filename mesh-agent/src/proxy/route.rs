@@ -19,6 +19,13 @@ pub(super) struct Route {
     pub(super) upstreams: Vec<Upstream>,
 }
 
+impl Route {
+    /// Whether nothing in the snapshot has the address that was called.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.service.is_none() && self.upstreams.iter().all(|it| it.workload.is_none())
+    }
+}
+
 /// One place to try.
 pub(super) struct Upstream {
     /// The application's own address and port.

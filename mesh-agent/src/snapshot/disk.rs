@@ -1,7 +1,7 @@
 //! The snapshot on disk, so that an agent serves on across its own restart without a controller.
 //!
 //! One file, readable for its owner alone: a line that names the format, the SHA-256 of what
-//! follows, then a `mesh.v1.SubscribeResponse` with everything that is held.
+//! follows, then a `mesh.v1.StoredSnapshot` with everything that is held.
 
 use std::{io, path::Path};
 
@@ -34,10 +34,10 @@ pub enum SnapshotError {
 ///
 /// # Errors
 /// Where the file is there but cannot be used.
-pub fn load(path: &Path) -> Result<Vec<v1::Resource>, SnapshotError> {
+pub fn load(path: &Path) -> Result<v1::StoredSnapshot, SnapshotError> {
     let content = match std::fs::read(path) {
         Ok(content) => content,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
         Err(error) => return Err(error.into()),
     };
     let rest = content.strip_prefix(FORMAT).ok_or(SnapshotError::Format)?;
@@ -45,17 +45,15 @@ pub fn load(path: &Path) -> Result<Vec<v1::Resource>, SnapshotError> {
     if digest(&SHA256, message).as_ref() != stored {
         return Err(SnapshotError::Damaged);
     }
-    let response = v1::SubscribeResponse::decode(message).map_err(|_| SnapshotError::Damaged)?;
-    Ok(response.updated)
+    v1::StoredSnapshot::decode(message).map_err(|_| SnapshotError::Damaged)
 }
 
 /// Replaces what is at `path`, all or nothing.
 ///
 /// # Errors
 /// Those of the file system; the old file is then still in place.
-pub fn save(path: &Path, resources: Vec<v1::Resource>) -> io::Result<()> {
-    let response = v1::SubscribeResponse { updated: resources, synced: true, ..Default::default() };
-    let message = response.encode_to_vec();
+pub fn save(path: &Path, snapshot: &v1::StoredSnapshot) -> io::Result<()> {
+    let message = snapshot.encode_to_vec();
     let mut content = Vec::with_capacity(FORMAT.len() + DIGEST_BYTES + message.len());
     content.extend_from_slice(FORMAT);
     content.extend_from_slice(digest(&SHA256, &message).as_ref());
@@ -69,20 +67,22 @@ mod tests {
 
     use super::*;
 
-    fn resource() -> v1::Resource {
+    fn snapshot() -> v1::StoredSnapshot {
         let name = Some(v1::NamespacedName { namespace: "shop".into(), name: "web".into() });
         let service = v1::Service { name, ..Default::default() };
-        v1::Resource { version: 7, resource: Some(v1::resource::Resource::Service(service)) }
+        let resource = Some(v1::resource::Resource::Service(service));
+        let resources = vec![v1::Resource { version: 7, resource }];
+        v1::StoredSnapshot { resources, interest: vec![vec![10, 96, 0, 1].into()] }
     }
 
     #[test]
     fn gives_back_what_was_saved_to_its_owner_alone() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("node-1/snapshot.pb");
-        assert!(load(&path).expect("no file is no error").is_empty());
-        save(&path, vec![resource()]).expect("save");
-        save(&path, vec![resource()]).expect("save again");
-        assert_eq!(load(&path).expect("load"), [resource()]);
+        assert_eq!(load(&path).expect("no file is no error"), v1::StoredSnapshot::default());
+        save(&path, &snapshot()).expect("save");
+        save(&path, &snapshot()).expect("save again");
+        assert_eq!(load(&path).expect("load"), snapshot());
         let mode = std::fs::metadata(&path).expect("metadata").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let entries = std::fs::read_dir(path.parent().expect("a parent")).expect("list").count();
@@ -90,10 +90,24 @@ mod tests {
     }
 
     #[test]
+    fn reads_what_was_stored_before_there_was_interest() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("snapshot.pb");
+        let resources = snapshot().resources;
+        let updated = resources.clone();
+        let whole = v1::SubscribeResponse { updated, synced: true, ..Default::default() };
+        let message = whole.encode_to_vec();
+        let content = [FORMAT, digest(&SHA256, &message).as_ref(), &message].concat();
+        std::fs::write(&path, content).expect("write");
+        let read = load(&path).expect("load");
+        assert_eq!(read, v1::StoredSnapshot { resources, interest: Vec::new() });
+    }
+
+    #[test]
     fn every_damage_is_noticed() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("snapshot.pb");
-        save(&path, vec![resource()]).expect("save");
+        save(&path, &snapshot()).expect("save");
         let good = std::fs::read(&path).expect("read");
         for at in 0..good.len() {
             let mut bad = good.clone();

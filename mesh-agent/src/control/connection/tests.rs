@@ -226,6 +226,7 @@ async fn applies_deltas_refuses_bad_ones_and_comes_back_with_what_it_holds() {
         removed: key.into_iter().collect(),
         updated: vec![service("db", 9)],
         synced: false,
+        answered: 0,
     };
     controller.send(removed).await;
     assert_eq!(world.ack().await, v1::Ack { nonce: 2, nacks: Vec::new() });
@@ -315,4 +316,42 @@ async fn says_what_stands_in_the_way() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("no way back: {:?}", world.status.to_wire("node-1", 0));
+}
+
+#[tokio::test]
+async fn asks_for_what_pods_call_and_repeats_it_to_a_controller_that_is_back() {
+    let mut world = World::new().await;
+    let _handles = world.connect();
+    let hello = world.hello().await.interest.expect("some, if empty");
+    assert!(hello.added.is_empty());
+    let answered = |nonce, updated, answered| v1::SubscribeResponse {
+        answered,
+        ..response(nonce, updated, nonce == 1)
+    };
+    world.controller.send(answered(1, Vec::new(), hello.number)).await;
+    world.ack().await;
+
+    let (snapshot, web) = (Arc::clone(&world.snapshot), "10.96.0.1".parse().expect("an address"));
+    let asking = tokio::spawn(async move {
+        let is_answered = snapshot.interest().ask(web).await;
+        (is_answered, snapshot.service_at(web).is_some())
+    });
+    let v1::subscribe_request::Message::Interest(interest) = world.told().await else {
+        panic!("not an interest");
+    };
+    assert_eq!(interest.added, [mesh_common::api::octets(web)]);
+    world.controller.send(answered(2, vec![service("web", 1)], interest.number)).await;
+    assert_eq!(
+        asking.await.expect("no panic"),
+        (true, true),
+        "the answer is in the snapshot first"
+    );
+    world.ack().await;
+
+    world.controller.hang_up();
+    let hello = world.hello().await;
+    let repeated = hello.interest.expect("some");
+    assert_eq!(repeated.added, [mesh_common::api::octets(web)]);
+    assert!(repeated.number > interest.number);
+    assert_eq!(hello.resources.len(), 1);
 }
