@@ -12,7 +12,10 @@ use std::{
 
 use mesh_common::{
     api::{self, v1},
-    matching::authorization::{self, Verdict},
+    matching::{
+        authorization::{self, Verdict},
+        route::Routes,
+    },
     model::{NamespacedName, Resource, ResourceKey, ResourceKind, Service, Workload},
 };
 use tokio::sync::watch;
@@ -147,6 +150,13 @@ impl Snapshot {
         self.read().endpoints(service, port).to_vec()
     }
 
+    /// The routes for clients of `namespace` that call the address and port `called` of a Service,
+    /// prepared; `None` where no route is attached.
+    pub fn routes_for(&self, called: SocketAddr, namespace: &str) -> Option<Arc<Routes>> {
+        let called = SocketAddr::new(called.ip().to_canonical(), called.port());
+        self.read().routes_for(called, namespace)
+    }
+
     /// Addresses and ports of Services that no workload is ready to serve.
     pub fn unserved(&self) -> HashSet<SocketAddr> {
         self.read().unserved().collect()
@@ -212,8 +222,19 @@ fn wire_key(resource: &v1::resource::Resource) -> Option<v1::ResourceKey> {
         Wire::Workload(workload) => (v1::ResourceKind::Workload, &workload.name),
         Wire::Service(service) => (v1::ResourceKind::Service, &service.name),
         Wire::AuthorizationPolicy(policy) => (v1::ResourceKind::AuthorizationPolicy, &policy.name),
+        Wire::Route(route) => (route_kind(route.kind()), &route.name),
     };
     Some(v1::ResourceKey { kind: kind.into(), name: Some(name.clone()?) })
+}
+
+fn route_kind(kind: v1::RouteKind) -> v1::ResourceKind {
+    match kind {
+        v1::RouteKind::Grpc => v1::ResourceKind::GrpcRoute,
+        v1::RouteKind::Http => v1::ResourceKind::HttpRoute,
+        v1::RouteKind::Tls => v1::ResourceKind::TlsRoute,
+        v1::RouteKind::Tcp => v1::ResourceKind::TcpRoute,
+        v1::RouteKind::Unspecified => v1::ResourceKind::Unspecified,
+    }
 }
 
 /// What no single field shows: parts of a resource that cannot all be true.

@@ -2,6 +2,7 @@
 
 mod explain;
 mod from_wire;
+mod route;
 mod to_wire;
 
 pub use explain::{attached_policies, judgement};

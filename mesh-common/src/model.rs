@@ -49,9 +49,12 @@ impl fmt::Display for NamespacedName {
     }
 }
 
-/// What kinds of resource the control API carries.
+/// What kinds of resource the control API carries. Agents are sent the last first: what is referred
+/// to comes before what refers to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ResourceKind {
+    /// A [`Route`].
+    Route(RouteKind),
     /// A [`Workload`].
     Workload,
     /// A [`Service`].
@@ -66,6 +69,7 @@ impl fmt::Display for ResourceKind {
             Self::Workload => "Workload",
             Self::Service => "Service",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
+            Self::Route(kind) => kind.name(),
         })
     }
 }
@@ -95,6 +99,8 @@ pub enum Resource {
     Service(Service),
     /// Who may call.
     AuthorizationPolicy(AuthorizationPolicy),
+    /// Where requests go.
+    Route(Route),
 }
 
 impl Resource {
@@ -104,6 +110,7 @@ impl Resource {
             Self::Workload(workload) => (ResourceKind::Workload, &workload.name),
             Self::Service(service) => (ResourceKind::Service, &service.name),
             Self::AuthorizationPolicy(policy) => (ResourceKind::AuthorizationPolicy, &policy.name),
+            Self::Route(route) => (ResourceKind::Route(route.kind), &route.name),
         };
         ResourceKey { kind, name: name.clone() }
     }

@@ -19,10 +19,12 @@ use crate::{
 mod admission;
 mod authorization;
 mod enrolment;
+mod route;
 mod service;
 mod status;
 mod workload;
 
+pub use route::{ParentCondition, ParentStatus};
 pub use status::{ObjectStatus, statuses};
 
 /// What is wrong with an object, seen next to the others.
@@ -64,6 +66,8 @@ pub struct Compiled {
     pub nodes: BTreeSet<String>,
     /// What is wrong, sorted by object.
     pub problems: Vec<Problem>,
+    /// What became of each route that wants to be attached to a Service.
+    pub routes: BTreeMap<ObjectKey, Vec<ParentStatus>>,
 }
 
 /// Compiles everything in `index`; `captures` is what agents said they captured.
@@ -91,15 +95,18 @@ pub fn compile(index: &Index<'_>, captures: &Captures, trust_domain: &TrustDomai
         }
     }
     authorization::unknown_accounts(index, &mut problems);
+    let (routes, route_statuses) = route::routes(index, &mut problems);
     let policies = index.policies.values().map(|policy| policy.compiled.clone());
     let resources = (workloads.into_iter().map(Resource::Workload))
         .chain(services.into_values().map(Resource::Service))
-        .chain(policies.map(Resource::AuthorizationPolicy));
+        .chain(policies.map(Resource::AuthorizationPolicy))
+        .chain(routes);
     problems.list.sort();
     Compiled {
         resources: resources.map(|resource| (resource.key(), resource)).collect(),
         nodes: index.nodes.keys().map(|&name| name.to_owned()).collect(),
         problems: problems.list,
+        routes: route_statuses,
     }
 }
 

@@ -8,7 +8,8 @@ use std::{
 use mesh_common::model::NamespacedName;
 
 use crate::object::{
-    EndpointSlice, MeshConfig, Namespace, Node, Object, PeerPolicy, Pod, Policy, Service,
+    EndpointSlice, MeshConfig, Namespace, Node, Object, ObjectKey, PeerPolicy, Pod, Policy, Route,
+    Service,
 };
 
 /// Every object in use. Iteration is in the order of names, so what is compiled from it does not
@@ -33,6 +34,8 @@ pub struct Index<'o> {
     pub peer_policies: BTreeMap<&'o NamespacedName, &'o PeerPolicy>,
     /// The MeshConfig.
     pub config: Option<&'o MeshConfig>,
+    /// Routes of all kinds.
+    pub routes: BTreeMap<ObjectKey, &'o Route>,
 }
 
 impl<'o> FromIterator<&'o Arc<Object>> for Index<'o> {
@@ -65,6 +68,9 @@ impl<'o> FromIterator<&'o Arc<Object>> for Index<'o> {
                     index.peer_policies.insert(&it.name, it);
                 }
                 Object::MeshConfig(it) => index.config = Some(it),
+                Object::Route(it) => {
+                    index.routes.insert(object.key(), it);
+                }
             }
         }
         index

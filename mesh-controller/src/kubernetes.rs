@@ -16,6 +16,8 @@ pub mod health;
 pub mod lease;
 pub mod resource;
 pub mod review;
+pub mod route_status;
+mod routes;
 pub mod status;
 pub mod watch;
 pub mod writer;

@@ -16,6 +16,7 @@ mod peer;
 mod pod;
 mod policy;
 mod probes;
+mod route;
 mod selector;
 mod service;
 
@@ -27,6 +28,10 @@ pub(crate) use peer::{MeshConfigSpec, PeerPolicySpec};
 pub use pod::Pod;
 pub(crate) use policy::PolicySpec;
 pub use policy::{AuthorizationPolicyObject, Policy};
+pub use route::{
+    BadReference, GrpcRouteObject, HttpRouteObject, ParentRef, Route, TcpRouteObject,
+    TlsRouteObject,
+};
 pub use service::{Service, ServiceAddresses};
 
 /// Labels, as Kubernetes has them.
@@ -53,11 +58,19 @@ pub enum Kind {
     PeerPolicy,
     /// `nodemesh.dev/v1alpha1` MeshConfig.
     MeshConfig,
+    /// `gateway.networking.k8s.io` HTTPRoute.
+    HttpRoute,
+    /// `gateway.networking.k8s.io` GRPCRoute.
+    GrpcRoute,
+    /// `gateway.networking.k8s.io` TLSRoute.
+    TlsRoute,
+    /// `gateway.networking.k8s.io` TCPRoute.
+    TcpRoute,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,
@@ -67,6 +80,10 @@ impl Kind {
         Self::AuthorizationPolicy,
         Self::PeerPolicy,
         Self::MeshConfig,
+        Self::HttpRoute,
+        Self::GrpcRoute,
+        Self::TlsRoute,
+        Self::TcpRoute,
     ];
 
     /// As written in `kind:`.
@@ -81,18 +98,46 @@ impl Kind {
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::PeerPolicy => "PeerPolicy",
             Self::MeshConfig => "MeshConfig",
+            Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
+            Self::TlsRoute => "TLSRoute",
+            Self::TcpRoute => "TCPRoute",
         }
     }
 
-    /// As written in `apiVersion:`.
+    /// As written in `apiVersion:`; the newest.
     pub fn api_version(self) -> &'static str {
+        self.api_versions()[0]
+    }
+
+    /// Every `apiVersion:` that is understood, the newest first; all say the same.
+    pub fn api_versions(self) -> &'static [&'static str] {
         match self {
-            Self::Namespace | Self::Node | Self::Pod | Self::Service | Self::ServiceAccount => "v1",
-            Self::EndpointSlice => "discovery.k8s.io/v1",
+            Self::Namespace | Self::Node | Self::Pod | Self::Service | Self::ServiceAccount => {
+                &["v1"]
+            }
+            Self::EndpointSlice => &["discovery.k8s.io/v1"],
             Self::AuthorizationPolicy | Self::PeerPolicy | Self::MeshConfig => {
-                mesh_common::API_VERSION
+                &[mesh_common::API_VERSION]
+            }
+            Self::HttpRoute => {
+                &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"]
+            }
+            Self::GrpcRoute => &["gateway.networking.k8s.io/v1"],
+            Self::TlsRoute => &[
+                "gateway.networking.k8s.io/v1",
+                "gateway.networking.k8s.io/v1alpha3",
+                "gateway.networking.k8s.io/v1alpha2",
+            ],
+            Self::TcpRoute => {
+                &["gateway.networking.k8s.io/v1alpha3", "gateway.networking.k8s.io/v1alpha2"]
             }
         }
+    }
+
+    /// Whether it is a route of the Gateway API, which a cluster need not have.
+    pub fn is_route(self) -> bool {
+        matches!(self, Self::HttpRoute | Self::GrpcRoute | Self::TlsRoute | Self::TcpRoute)
     }
 
     /// Whether nodemesh defines this kind.
@@ -148,6 +193,8 @@ pub enum Object {
     PeerPolicy(PeerPolicy),
     /// The MeshConfig.
     MeshConfig(MeshConfig),
+    /// A route of any kind.
+    Route(Box<Route>),
 }
 
 impl Object {
@@ -163,6 +210,7 @@ impl Object {
             Self::AuthorizationPolicy(it) => (Kind::AuthorizationPolicy, it.compiled.name.clone()),
             Self::PeerPolicy(it) => (Kind::PeerPolicy, it.name.clone()),
             Self::MeshConfig(_) => (Kind::MeshConfig, MeshConfig::name()),
+            Self::Route(it) => (it.kind, it.name().clone()),
         };
         ObjectKey { kind, name }
     }

@@ -55,6 +55,16 @@ pub struct Picture {
     owners: HashMap<IpAddr, Vec<ResourceKey>>,
     /// The workloads behind a Service, ready or not.
     behind: HashMap<NamespacedName, Vec<ResourceKey>>,
+    routes: BTreeMap<ResourceKey, RouteEntry>,
+    /// The routes of a Service.
+    attached: HashMap<NamespacedName, Vec<ResourceKey>>,
+}
+
+#[derive(Debug)]
+struct RouteEntry {
+    encoded: Arc<Encoded>,
+    /// The Services that it leads to.
+    targets: BTreeSet<NamespacedName>,
 }
 
 /// What of the mesh beyond its own node an agent gets.
@@ -104,6 +114,15 @@ impl Picture {
                 Resource::Service(service) => {
                     picture.add_owner(key, &service.addresses);
                     picture.services.insert(key.clone(), Encoded::new(resource).into());
+                }
+                Resource::Route(route) => {
+                    let services = route.parents.iter().map(|parent| parent.service.clone());
+                    for service in services.collect::<BTreeSet<_>>() {
+                        picture.attached.entry(service).or_default().push(key.clone());
+                    }
+                    let encoded = Encoded::new(resource).into();
+                    let targets = route.targets().cloned().collect();
+                    picture.routes.insert(key.clone(), RouteEntry { encoded, targets });
                 }
                 Resource::AuthorizationPolicy(_) => {
                     picture.policies.insert(key.clone(), Encoded::new(resource).into());
@@ -165,6 +184,35 @@ impl Picture {
             ResourceKind::Workload => self.workloads.get(key).map(|entry| entry.seen_by(node)),
             ResourceKind::Service => self.services.get(key),
             ResourceKind::AuthorizationPolicy => self.policies.get(key),
+            ResourceKind::Route(_) => self.routes.get(key).map(|entry| &entry.encoded),
+        }
+    }
+
+    /// A Service and all that stand behind it.
+    fn with_endpoints(&self, service: &NamespacedName) -> impl Iterator<Item = &ResourceKey> {
+        let key = ResourceKey { kind: ResourceKind::Service, name: service.clone() };
+        let service = self.services.get_key_value(&key).map(|(key, _)| key);
+        service.into_iter().chain(self.behind.get(&key.name).into_iter().flatten())
+    }
+
+    /// The routes of `service` for clients of a node, and the Services that they lead to with all
+    /// that stand behind those.
+    fn add_routes<'p>(
+        &'p self,
+        service: &NamespacedName,
+        needs: &NodeNeeds,
+        keys: &mut BTreeSet<&'p ResourceKey>,
+    ) {
+        for key in self.attached.get(service).into_iter().flatten() {
+            let namespace = &*key.name.namespace;
+            let is_for_all = namespace == &*service.namespace;
+            // Those of other namespaces are for clients of theirs.
+            if !is_for_all && !needs.identities.iter().any(|it| it.namespace() == namespace) {
+                continue;
+            }
+            keys.insert(key);
+            let targets = self.routes.get(key).into_iter().flat_map(|entry| &entry.targets);
+            keys.extend(targets.flat_map(|target| self.with_endpoints(target)));
         }
     }
 
@@ -185,12 +233,14 @@ impl Picture {
         keys.extend(needs.policies.iter().filter_map(policy));
         match scope {
             _ if needs.identities.is_empty() => {}
+            // Agents of such versions know no routes.
             Scope::Whole => keys.extend(self.workloads.keys().chain(self.services.keys())),
             Scope::Addresses(addresses) => {
                 for key in addresses.iter().filter_map(|it| self.owners.get(it)).flatten() {
                     keys.insert(key);
                     if key.kind == ResourceKind::Service {
-                        keys.extend(self.behind.get(&key.name).into_iter().flatten());
+                        keys.extend(self.with_endpoints(&key.name));
+                        self.add_routes(&key.name, needs, &mut keys);
                     }
                 }
             }

@@ -10,9 +10,10 @@ use std::{
 
 use mesh_common::{
     api::v1,
-    matching::authorization::Policies,
+    matching::{authorization::Policies, route::Routes},
     model::{
-        AuthorizationPolicy, NamespacedName, Resource, ResourceKey, ResourceKind, Service, Workload,
+        AuthorizationPolicy, NamespacedName, Resource, ResourceKey, ResourceKind, Route, RouteKind,
+        Service, Workload,
     },
 };
 
@@ -25,6 +26,13 @@ struct Held<T> {
     resource: Arc<T>,
 }
 
+/// Two routes of different kinds may have one name.
+type RouteName = (RouteKind, NamespacedName);
+
+/// For whom routes are prepared: a Service, a port of it, and the namespace of clients that have
+/// routes of their own, or of the Service for all others.
+type RoutesFor = (NamespacedName, u16, Arc<str>);
+
 /// Workloads in the order in which they may claim an address: the first one has it.
 type Claim = (Reverse<bool>, Reverse<bool>, NamespacedName);
 
@@ -36,6 +44,7 @@ pub(super) struct Index {
     policies: HashMap<NamespacedName, Held<AuthorizationPolicy>>,
     /// Policies that were not understood, and why.
     refused: HashMap<NamespacedName, String>,
+    routes: HashMap<RouteName, Held<Route>>,
     workload_claims: HashMap<IpAddr, BTreeMap<Claim, Arc<Workload>>>,
     service_claims: HashMap<IpAddr, BTreeMap<NamespacedName, Arc<Service>>>,
     endpoints: HashMap<NamespacedName, HashMap<u16, Vec<Endpoint>>>,
@@ -43,6 +52,10 @@ pub(super) struct Index {
     /// Policies as verdicts need them, of the workloads that were called since anything about
     /// them changed. Only readers fill it, so nothing in it is older than the rest of the index.
     prepared: RwLock<HashMap<NamespacedName, Arc<Policies>>>,
+    /// The routes of a Service.
+    attached: HashMap<NamespacedName, BTreeMap<RouteName, Arc<Route>>>,
+    /// Routes as requests need them, kept as `prepared` is.
+    tables: RwLock<HashMap<RoutesFor, Arc<Routes>>>,
 }
 
 impl Index {
@@ -65,6 +78,15 @@ impl Index {
             Resource::AuthorizationPolicy(policy) => {
                 let resource = Arc::new(policy);
                 self.policies.insert(resource.name.clone(), Held { version, resource });
+            }
+            Resource::Route(route) => {
+                let resource = Arc::new(route);
+                let name = (resource.kind, resource.name.clone());
+                for parent in &resource.parents {
+                    let attached = self.attached.entry(parent.service.clone()).or_default();
+                    attached.insert(name.clone(), Arc::clone(&resource));
+                }
+                self.routes.insert(name, Held { version, resource });
             }
         }
     }
@@ -90,6 +112,15 @@ impl Index {
                 self.policies.remove(&key.name);
                 self.refused.remove(&key.name);
             }
+            ResourceKind::Route(kind) => {
+                let name = (kind, key.name.clone());
+                self.tables.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+                if let Some(held) = self.routes.remove(&name) {
+                    for parent in &held.resource.parents {
+                        remove_claim(&mut self.attached, parent.service.clone(), &name);
+                    }
+                }
+            }
         }
     }
 
@@ -108,14 +139,18 @@ impl Index {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.workloads.len() + self.services.len() + self.policies.len()
+        self.workloads.len() + self.services.len() + self.policies.len() + self.routes.len()
     }
 
     pub(super) fn versions(&self) -> impl Iterator<Item = (ResourceKey, u64)> + '_ {
         let workloads = versions_of(ResourceKind::Workload, &self.workloads);
         let services = versions_of(ResourceKind::Service, &self.services);
         let policies = versions_of(ResourceKind::AuthorizationPolicy, &self.policies);
-        workloads.chain(services).chain(policies)
+        let routes = self.routes.iter().map(|((kind, name), held)| {
+            let kind = ResourceKind::Route(*kind);
+            (ResourceKey { kind, name: name.clone() }, held.version)
+        });
+        workloads.chain(services).chain(policies).chain(routes)
     }
 
     pub(super) fn resources(&self) -> impl Iterator<Item = v1::Resource> + '_ {
@@ -123,7 +158,8 @@ impl Index {
         let workloads = resources_of(&self.workloads, |it| Wire::Workload(it.into()));
         let services = resources_of(&self.services, |it| Wire::Service(it.into()));
         let policies = resources_of(&self.policies, |it| Wire::AuthorizationPolicy(it.into()));
-        workloads.chain(services).chain(policies)
+        let routes = resources_of(&self.routes, |it| Wire::Route(it.into()));
+        workloads.chain(services).chain(policies).chain(routes)
     }
 
     pub(super) fn workload_at(&self, address: IpAddr) -> Option<Arc<Workload>> {
@@ -158,6 +194,27 @@ impl Index {
             let ports = service.ports.iter().map(|port| port.port);
             ports.filter(move |port| !is_served(*port)).map(move |port| SocketAddr::new(at, port))
         })
+    }
+
+    /// The routes for clients of `namespace` that call `called`, prepared; `None` where there are
+    /// none, and the Service alone says where requests go.
+    pub(super) fn routes_for(&self, called: SocketAddr, namespace: &str) -> Option<Arc<Routes>> {
+        let service = self.service_claims.get(&called.ip())?.values().next()?;
+        let attached = self.attached.get(&service.name)?;
+        let is_own = attached.keys().any(|(_, name)| *name.namespace == *namespace);
+        let of = if is_own { namespace } else { &service.name.namespace };
+        let key = (service.name.clone(), called.port(), Arc::from(of));
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let routes = match tables.get(&key) {
+            Some(routes) => Arc::clone(routes),
+            None => {
+                drop(tables);
+                let routes = Routes::attached(attached.values(), &key.0, key.1, &key.2);
+                let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+                Arc::clone(tables.entry(key).or_insert(Arc::new(routes)))
+            }
+        };
+        (!routes.is_empty()).then_some(routes)
     }
 
     /// The policies of `workload`, prepared; those of the newest version that is held of it.
@@ -261,8 +318,8 @@ fn versions_of<T>(
     held.iter().map(move |(name, held)| (ResourceKey { kind, name: name.clone() }, held.version))
 }
 
-fn resources_of<T>(
-    held: &HashMap<NamespacedName, Held<T>>,
+fn resources_of<K, T>(
+    held: &HashMap<K, Held<T>>,
     to_wire: impl Fn(&T) -> v1::resource::Resource,
 ) -> impl Iterator<Item = v1::Resource> {
     held.values().map(move |held| v1::Resource {

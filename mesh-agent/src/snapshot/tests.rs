@@ -294,3 +294,71 @@ proptest! {
         prop_assert_eq!(sorted(&again), sorted(&snapshot));
     }
 }
+
+#[test]
+fn routes_are_found_by_who_calls_what() {
+    use mesh_common::model::{PathMatch, Route, RouteKind, RouteMatch, RouteParent, RouteRule};
+
+    let matched = RouteMatch {
+        path: PathMatch::Prefix("".into()),
+        method: None,
+        headers: Vec::new(),
+        query: Vec::new(),
+    };
+    let rule = RouteRule {
+        name: "0".into(),
+        matches: vec![matched],
+        filters: Vec::new(),
+        backends: Vec::new(),
+        timeouts: Default::default(),
+        retry: None,
+    };
+    let route = |namespace: &str, kind, port| Route {
+        name: NamespacedName::new(namespace, "it"),
+        kind,
+        created: 0,
+        parents: vec![RouteParent { service: name(2), port }],
+        hostnames: Vec::new(),
+        rules: vec![rule.clone()],
+    };
+    let called = |port| SocketAddr::new(address(200), port);
+    let snapshot = Snapshot::new();
+    let found = |port, namespace: &str| {
+        let routes = snapshot.routes_for(called(port), namespace)?;
+        let headers = http::HeaderMap::new();
+        let request = mesh_common::matching::route::Request {
+            method: &http::Method::GET,
+            path: "/",
+            query: None,
+            headers: &headers,
+        };
+        Some(routes.find(request)?.route.name.namespace.to_string())
+    };
+    apply(&snapshot, &[Resource::Service(service(2, vec![address(200)]))], &[]);
+    assert_eq!(found(80, "shop"), None);
+
+    let producer = Resource::Route(route("shop", RouteKind::Http, Some(80)));
+    let consumer = Resource::Route(route("desk", RouteKind::Http, None));
+    apply(&snapshot, &[producer.clone(), consumer.clone()], &[]);
+    assert_eq!(found(80, "shop").as_deref(), Some("shop"));
+    assert_eq!(found(80, "else").as_deref(), Some("shop"));
+    assert_eq!(found(80, "desk").as_deref(), Some("desk"));
+    assert_eq!(found(90, "else"), None, "another port");
+    assert_eq!(found(90, "desk").as_deref(), Some("desk"));
+    let prepared = |namespace| snapshot.routes_for(called(80), namespace).expect("routes");
+    assert!(Arc::ptr_eq(&prepared("shop"), &prepared("else")), "prepared once");
+
+    // Of another kind, by the same name.
+    let grpc = Resource::Route(route("desk", RouteKind::Grpc, None));
+    apply(&snapshot, std::slice::from_ref(&grpc), &[]);
+    assert_eq!(prepared("desk").kind(), Some(RouteKind::Grpc));
+    assert_eq!((snapshot.len(), snapshot.versions().len()), (4, 4));
+    let again = Snapshot::new();
+    assert_eq!(again.apply(snapshot.resources(), Vec::new()), []);
+    assert_eq!(again.len(), 4);
+
+    apply(&snapshot, &[], &[consumer.key(), grpc.key()]);
+    assert_eq!(found(80, "desk").as_deref(), Some("shop"));
+    apply(&snapshot, &[], &[producer.key()]);
+    assert_eq!(found(80, "desk"), None);
+}

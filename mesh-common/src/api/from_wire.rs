@@ -8,9 +8,10 @@ use super::v1;
 use crate::{
     identity::InvalidIdentity,
     model::{
-        Action, Admission, AuthorizationPolicy, Enforcement, InvalidIpBlock, InvalidPrincipal,
-        Membership, NamespacedName, Operation, POLICY_REVISION, PeerMode, PortMapping, PortMode,
-        Resource, ResourceKey, ResourceKind, Rule, Service, ServicePort, Source, Workload,
+        Action, Admission, AuthorizationPolicy, Enforcement, InvalidIpBlock, InvalidPattern,
+        InvalidPrincipal, Membership, NamespacedName, Operation, POLICY_REVISION, PeerMode,
+        PortMapping, PortMode, Resource, ResourceKey, ResourceKind, RouteKind, Rule, Service,
+        ServicePort, Source, Workload,
     },
 };
 
@@ -38,6 +39,12 @@ pub enum InvalidResource {
     /// A block of addresses that does not parse.
     #[error(transparent)]
     IpBlock(#[from] InvalidIpBlock),
+    /// A regular expression that does not parse.
+    #[error(transparent)]
+    Pattern(#[from] InvalidPattern),
+    /// A method, a header or a number that cannot be.
+    #[error("field {0} has a value that makes no sense")]
+    Value(&'static str),
     /// A policy that uses what this version does not know.
     #[error(
         "it needs revision {0} of the policy language and this agent knows {POLICY_REVISION}: \
@@ -65,6 +72,10 @@ impl TryFrom<v1::ResourceKey> for ResourceKey {
             v1::ResourceKind::Workload => ResourceKind::Workload,
             v1::ResourceKind::Service => ResourceKind::Service,
             v1::ResourceKind::AuthorizationPolicy => ResourceKind::AuthorizationPolicy,
+            v1::ResourceKind::GrpcRoute => ResourceKind::Route(RouteKind::Grpc),
+            v1::ResourceKind::HttpRoute => ResourceKind::Route(RouteKind::Http),
+            v1::ResourceKind::TlsRoute => ResourceKind::Route(RouteKind::Tls),
+            v1::ResourceKind::TcpRoute => ResourceKind::Route(RouteKind::Tcp),
             v1::ResourceKind::Unspecified => return Err(InvalidResource::Unknown("kind")),
         };
         Ok(Self { kind, name: required(key.name, "name")? })
@@ -80,6 +91,7 @@ impl TryFrom<v1::resource::Resource> for Resource {
             Wire::Workload(workload) => Self::Workload(workload.try_into()?),
             Wire::Service(service) => Self::Service(service.try_into()?),
             Wire::AuthorizationPolicy(policy) => Self::AuthorizationPolicy(policy.try_into()?),
+            Wire::Route(route) => Self::Route(route.try_into()?),
         })
     }
 }
@@ -272,21 +284,21 @@ where
     list.iter().map(|text| Ok(text.parse()?)).collect()
 }
 
-fn required<W, T>(field: Option<W>, name: &'static str) -> Result<T, InvalidResource>
+pub(super) fn required<W, T>(field: Option<W>, name: &'static str) -> Result<T, InvalidResource>
 where
     T: TryFrom<W, Error = InvalidResource>,
 {
     field.ok_or(InvalidResource::Missing(name))?.try_into()
 }
 
-fn all<W, T>(fields: Vec<W>) -> Result<Vec<T>, InvalidResource>
+pub(super) fn all<W, T>(fields: Vec<W>) -> Result<Vec<T>, InvalidResource>
 where
     T: TryFrom<W, Error = InvalidResource>,
 {
     fields.into_iter().map(TryInto::try_into).collect()
 }
 
-fn port(port: u32) -> Result<u16, InvalidResource> {
+pub(super) fn port(port: u32) -> Result<u16, InvalidResource> {
     u16::try_from(port).ok().filter(|port| *port != 0).ok_or(InvalidResource::Port(port))
 }
 

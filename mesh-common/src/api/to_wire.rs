@@ -5,7 +5,8 @@ use std::{net::IpAddr, sync::Arc};
 use super::v1;
 use crate::model::{
     Action, Admission, AuthorizationPolicy, Enforcement, Membership, NamespacedName, Operation,
-    PeerMode, Resource, ResourceKey, ResourceKind, Rule, Service, ServicePort, Source, Workload,
+    PeerMode, Resource, ResourceKey, ResourceKind, RouteKind, Rule, Service, ServicePort, Source,
+    Workload,
 };
 
 impl From<&NamespacedName> for v1::NamespacedName {
@@ -20,6 +21,10 @@ impl From<ResourceKind> for v1::ResourceKind {
             ResourceKind::Workload => Self::Workload,
             ResourceKind::Service => Self::Service,
             ResourceKind::AuthorizationPolicy => Self::AuthorizationPolicy,
+            ResourceKind::Route(RouteKind::Grpc) => Self::GrpcRoute,
+            ResourceKind::Route(RouteKind::Http) => Self::HttpRoute,
+            ResourceKind::Route(RouteKind::Tls) => Self::TlsRoute,
+            ResourceKind::Route(RouteKind::Tcp) => Self::TcpRoute,
         }
     }
 }
@@ -36,6 +41,7 @@ impl From<&Resource> for v1::resource::Resource {
             Resource::Workload(workload) => Self::Workload(workload.into()),
             Resource::Service(service) => Self::Service(service.into()),
             Resource::AuthorizationPolicy(policy) => Self::AuthorizationPolicy(policy.into()),
+            Resource::Route(route) => Self::Route(route.into()),
         }
     }
 }

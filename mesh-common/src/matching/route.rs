@@ -59,8 +59,9 @@ impl Routes {
     /// `service`.
     ///
     /// Those of the client's own namespace, where there are any, take the place of those of the
-    /// Service's namespace; those of any other namespace are not for this client. A GRPCRoute takes
-    /// the place of HTTPRoutes.
+    /// Service's namespace; those of any other namespace are not for this client. Of several kinds
+    /// the first takes the place of the others; TLSRoutes and TCPRoutes are for whole connections,
+    /// and no request meets a rule of theirs.
     pub fn attached<'r>(
         routes: impl IntoIterator<Item = &'r Arc<Route>>,
         service: &NamespacedName,

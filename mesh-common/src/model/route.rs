@@ -1,7 +1,7 @@
 //! HTTP and gRPC routes as compiled: names are resolved, numbers are parsed, patterns are ready.
 //!
-//! The terms and the rules are the Gateway API's (`gateway.networking.k8s.io`, HTTPRoute and
-//! GRPCRoute), for Services as parents.
+//! The terms and the rules are the Gateway API's (`gateway.networking.k8s.io`), for Services as
+//! parents. Rules of TLSRoutes and TCPRoutes have backends alone: they are for whole connections.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,17 +26,55 @@ pub struct Route {
     pub created: i64,
     /// The Services whose requests it is for.
     pub parents: Vec<RouteParent>,
+    /// Server names that a TLSRoute is for, `*.` before some; none for every one.
+    pub hostnames: Vec<Arc<str>>,
     /// The rules, in the order they were written.
     pub rules: Vec<RouteRule>,
 }
 
-/// The kinds of [`Route`].
+/// The kinds of [`Route`]. On one port of a Service the first of them goes before the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RouteKind {
-    /// A GRPCRoute, which goes before an HTTPRoute on the same port of a Service.
+    /// A GRPCRoute.
     Grpc,
     /// An HTTPRoute.
     Http,
+    /// A TLSRoute.
+    Tls,
+    /// A TCPRoute.
+    Tcp,
+}
+
+impl RouteKind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Grpc, Self::Http, Self::Tls, Self::Tcp];
+
+    /// As written in `kind:`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Grpc => "GRPCRoute",
+            Self::Http => "HTTPRoute",
+            Self::Tls => "TLSRoute",
+            Self::Tcp => "TCPRoute",
+        }
+    }
+}
+
+impl Route {
+    /// The Services that its rules lead to, and that get copies.
+    pub fn targets(&self) -> impl Iterator<Item = &NamespacedName> {
+        self.rules.iter().flat_map(|rule| {
+            let backends = rule.backends.iter().map(|backend| &backend.target);
+            let mirrors = rule.filters.iter().filter_map(|filter| match filter {
+                Filter::Mirror(mirror) => Some(&mirror.target),
+                _ => None,
+            });
+            backends.chain(mirrors).filter_map(|target| match target {
+                BackendTarget::Service { name, .. } => Some(name),
+                BackendTarget::Invalid(_) => None,
+            })
+        })
+    }
 }
 
 /// A Service whose requests a route is for.

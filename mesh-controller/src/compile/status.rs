@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use mesh_common::model::{NamespacedName, Resource};
 use serde::Serialize;
 
-use super::{Compiled, ProblemCode};
+use super::{Compiled, ParentStatus, ProblemCode};
 use crate::{
     object::{Kind, Object, ObjectKey},
     source::{Objects, Place},
 };
 
-/// The status of a MeshConfig, PeerPolicy or AuthorizationPolicy, or of a Pod that cannot be in the
-/// mesh.
+/// The status of a MeshConfig, PeerPolicy, AuthorizationPolicy or route, or of a Pod that cannot be
+/// in the mesh.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectStatus {
@@ -33,6 +33,9 @@ pub struct ObjectStatus {
     pub observed_generation: Option<i64>,
     /// The enrolled workloads that it is in effect for.
     pub workloads: usize,
+    /// Of a route: what became of it at each Service that it wants to be attached to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<ParentStatus>,
 }
 
 impl ObjectStatus {
@@ -43,8 +46,8 @@ impl ObjectStatus {
     }
 }
 
-/// The status of every object of ours and of every pod that cannot be in the mesh, by kind and
-/// name.
+/// The status of every object of ours, of every route of a Service and of every pod that cannot be
+/// in the mesh, by kind and name.
 pub fn statuses(objects: &Objects, compiled: &Compiled) -> Vec<ObjectStatus> {
     let effects = Effects::of(compiled);
     let mut statuses = BTreeMap::new();
@@ -53,10 +56,16 @@ pub fn statuses(objects: &Objects, compiled: &Compiled) -> Vec<ObjectStatus> {
             Object::AuthorizationPolicy(it) => it.generation,
             Object::PeerPolicy(it) => it.generation,
             Object::MeshConfig(it) => it.generation,
+            Object::Route(it) if compiled.routes.contains_key(key) => it.generation,
             _ => continue,
         };
         let mut status = status(key, &effects);
         status.observed_generation = generation;
+        if let Some(parents) = compiled.routes.get(key) {
+            status.parents.clone_from(parents);
+            let mut conditions = parents.iter().flat_map(|it| &it.conditions);
+            status.accepted = conditions.all(|it| it.type_ != "Accepted" || it.status);
+        }
         statuses.insert(key.clone(), status);
     }
     for problem in &compiled.problems {
@@ -71,7 +80,8 @@ pub fn statuses(objects: &Objects, compiled: &Compiled) -> Vec<ObjectStatus> {
         }
     }
     for refusal in &objects.refusals {
-        let Some(key) = refusal.object.as_ref().filter(|key| key.kind.is_ours()) else { continue };
+        let key = refusal.object.as_ref().filter(|key| key.kind.is_ours() || key.kind.is_route());
+        let Some(key) = key else { continue };
         let status = statuses.entry(key.clone()).or_insert_with(|| status(key, &effects));
         status.accepted = false;
         status.reason = "Invalid";
@@ -134,5 +144,6 @@ fn status(key: &ObjectKey, effects: &Effects<'_>) -> ObjectStatus {
         message: String::new(),
         observed_generation: None,
         workloads: effects.workloads(key),
+        parents: Vec::new(),
     }
 }

@@ -9,6 +9,7 @@ use crate::captured::{Report, Stamp};
 use crate::source::{Merger, Objects, Origin, yaml};
 
 mod order;
+mod routes;
 mod turnover;
 
 const NAMESPACES: &str = "

@@ -38,7 +38,8 @@ fn view(versions: &[u8]) -> View {
     };
     let resources = resources.map(resource).map(|resource| (resource.key(), resource)).collect();
     let nodes = BTreeSet::from(["node".to_owned()]);
-    Picture::new(&Compiled { resources, nodes, problems: Vec::new() }).view("node", &Scope::Whole)
+    Picture::new(&Compiled { resources, nodes, problems: Vec::new(), routes: Default::default() })
+        .view("node", &Scope::Whole)
 }
 
 /// What an agent makes of responses.

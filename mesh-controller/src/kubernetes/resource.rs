@@ -9,6 +9,8 @@ pub struct Resource {
     pub path: String,
     /// As RBAC rules and `kubectl` call it, such as `endpointslices.discovery.k8s.io`.
     pub name: String,
+    /// The same in older versions, for servers that do not have that one.
+    pub older: Vec<String>,
     /// Labels that an object must have; `None` for all objects.
     pub labels: Option<&'static str>,
 }
@@ -21,7 +23,14 @@ impl Resource {
 
     /// The objects of `kind` in `namespace`, or all of them.
     pub fn of_namespace(kind: Kind, namespace: Option<&str>) -> Self {
-        let plural = match kind {
+        let [newest, older @ ..] = kind.api_versions() else { unreachable!("every kind has one") };
+        let plural = Self::plural(kind);
+        let older = older.iter().map(|version| Self::new(version, namespace, plural).path);
+        Self { older: older.collect(), ..Self::new(newest, namespace, plural) }
+    }
+
+    fn plural(kind: Kind) -> &'static str {
+        match kind {
             Kind::Namespace => "namespaces",
             Kind::Node => "nodes",
             Kind::Pod => "pods",
@@ -31,8 +40,16 @@ impl Resource {
             Kind::AuthorizationPolicy => "authorizationpolicies",
             Kind::PeerPolicy => "peerpolicies",
             Kind::MeshConfig => "meshconfigs",
-        };
-        Self::new(kind.api_version(), namespace, plural)
+            Kind::HttpRoute => "httproutes",
+            Kind::GrpcRoute => "grpcroutes",
+            Kind::TlsRoute => "tlsroutes",
+            Kind::TcpRoute => "tcproutes",
+        }
+    }
+
+    /// The path in each version, the newest first.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.path).chain(&self.older).map(String::as_str)
     }
 
     /// The objects of `plural` in `namespace`, or in all where there is none.
@@ -46,7 +63,8 @@ impl Resource {
             Some((group, _)) => format!("{plural}.{group}"),
             None => plural.to_owned(),
         };
-        Self { path: format!("{root}/{api_version}{namespace}/{plural}"), name, labels: None }
+        let path = format!("{root}/{api_version}{namespace}/{plural}");
+        Self { path, name, older: Vec::new(), labels: None }
     }
 
     /// Only objects with these labels.

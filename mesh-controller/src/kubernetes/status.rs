@@ -121,7 +121,7 @@ fn refused(refusals: &[(String, String)]) -> String {
 }
 
 /// Cut where it is too long for the field.
-fn bounded(mut message: String) -> String {
+pub(super) fn bounded(mut message: String) -> String {
     let end = message.floor_char_boundary(MESSAGE_BYTES);
     message.truncate(end);
     message

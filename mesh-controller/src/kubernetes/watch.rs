@@ -44,6 +44,8 @@ pub enum Change<T> {
 pub struct Watcher<'a> {
     client: Client,
     resource: &'a Resource,
+    /// Where the server has it.
+    path: &'a str,
     backoff: Backoff,
     /// The version that is known, from which a watch goes on; `None` to list again.
     version: Option<String>,
@@ -85,6 +87,7 @@ impl<'a> Watcher<'a> {
         Self {
             client,
             resource,
+            path: &resource.path,
             backoff: Backoff::default(),
             version: None,
             is_listed: false,
@@ -97,7 +100,7 @@ impl<'a> Watcher<'a> {
         loop {
             let started = Instant::now();
             let result = match self.version.clone() {
-                None => self.list(&mut observer).await,
+                None => self.list_some(&mut observer).await,
                 Some(version) => self.watch(version, &mut observer).await,
             };
             let asked = match &result {
@@ -126,9 +129,23 @@ impl<'a> Watcher<'a> {
         }
     }
 
+    /// Lists the newest version that the server has.
+    async fn list_some(&mut self, observer: &mut impl Observer) -> Result<Next, ApiError> {
+        let resource = self.resource;
+        let mut result = Ok(Next::Later);
+        for path in resource.paths() {
+            self.path = path;
+            result = self.list(observer).await;
+            if !matches!(result, Err(ApiError::NotFound { .. })) {
+                break;
+            }
+        }
+        result
+    }
+
     async fn list(&mut self, observer: &mut impl Observer) -> Result<Next, ApiError> {
         let name = &self.resource.name;
-        let request = Request::new(&self.resource.path);
+        let request = Request::new(self.path);
         let mut items = Vec::new();
         let mut parameters = ListParams {
             limit: (!self.in_one_piece).then_some(PAGE),
@@ -170,7 +187,7 @@ impl<'a> Watcher<'a> {
             label_selector: self.resource.labels.map(str::to_owned),
             ..WatchParams::default()
         };
-        let request = Request::new(&self.resource.path).watch(&parameters, &version);
+        let request = Request::new(self.path).watch(&parameters, &version);
         let request = request.map_err(|error| failed(&kube::Error::BuildRequest(error)))?;
         let started = Instant::now();
         let limit = Duration::from_secs(seconds.into()) + WATCH_GRACE;

@@ -12,7 +12,7 @@ use kube::{
     api::{ListParams, Patch, PatchParams, PostParams},
     core::Request,
 };
-use mesh_common::model::{ResourceKey, ResourceKind};
+use mesh_common::model::{ResourceKey, ResourceKind, RouteKind};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -22,6 +22,7 @@ use super::{
     backoff::Backoff,
     events::{Events, Notice},
     health::Health,
+    routes::RouteWriter,
     status::{self, Difference},
 };
 use crate::{
@@ -46,6 +47,7 @@ const CAPTURE: Duration = Duration::from_secs(60);
 const TIMEOUT: Duration = Duration::from_secs(10);
 const PAGE: u32 = 500;
 const STATUS: &str = "status of nodemesh.dev kinds";
+const ROUTES: &str = "status of routes";
 const EVENTS: &str = "events.events.k8s.io";
 
 /// Writes.
@@ -54,6 +56,7 @@ pub struct Writer {
     name: String,
     health: Health,
     known: BTreeMap<ObjectKey, (Status, Instant)>,
+    routes: RouteWriter,
     events: Events,
     /// Since when pods are in the mesh and not captured, by uid.
     uncaptured: BTreeMap<Arc<str>, Instant>,
@@ -105,7 +108,8 @@ impl Writer {
     pub fn new(client: Client, name: String, health: Health) -> Self {
         let events = Events::new(Instant::now());
         let (known, uncaptured) = (BTreeMap::new(), BTreeMap::new());
-        Self { client, name, health, known, events, uncaptured }
+        let routes = RouteWriter::new(client.clone());
+        Self { client, name, health, known, routes, events, uncaptured }
     }
 
     /// Reads what objects carry now: another controller may have written it.
@@ -120,6 +124,7 @@ impl Writer {
             #[serde(default)]
             r#continue: String,
         }
+        self.routes.load().await?;
         self.known.clear();
         for kind in status::kinds() {
             let resource = super::Resource::of(kind);
@@ -165,7 +170,9 @@ impl Writer {
         let notices = notices(outcome, &nacks, &mut self.uncaptured);
         let events = self.write_events(notices).await;
         self.health.is_well(EVENTS, events.as_ref().err());
-        statuses.and(events)
+        let routes = self.routes.write(&outcome.statuses).await;
+        self.health.is_well(ROUTES, routes.as_ref().err());
+        statuses.and(events).and(routes)
     }
 
     async fn write_statuses(
@@ -265,7 +272,7 @@ impl Writer {
     }
 }
 
-async fn bounded<T>(
+pub(super) async fn bounded<T>(
     verb: Verb,
     resource: &str,
     request: impl Future<Output = Result<T, kube::Error>>,
@@ -336,6 +343,10 @@ fn notices(
             ResourceKind::Workload => Kind::Pod,
             ResourceKind::Service => Kind::Service,
             ResourceKind::AuthorizationPolicy => continue,
+            ResourceKind::Route(RouteKind::Grpc) => Kind::GrpcRoute,
+            ResourceKind::Route(RouteKind::Http) => Kind::HttpRoute,
+            ResourceKind::Route(RouteKind::Tls) => Kind::TlsRoute,
+            ResourceKind::Route(RouteKind::Tcp) => Kind::TcpRoute,
         };
         let object = ObjectKey { kind, name: key.name.clone() };
         let note = format!("the agent of node {node} refuses it: {}", refused.reason);

@@ -97,6 +97,10 @@ impl Observer for KindObserver {
     }
 
     fn is_well(&mut self, trouble: Option<&ApiError>) {
+        // Not every cluster has the Gateway API.
+        let is_optional = self.kind.is_route();
+        let trouble =
+            trouble.filter(|it| !(is_optional && matches!(it, ApiError::NotFound { .. })));
         self.health.is_well(&self.name, trouble);
     }
 }

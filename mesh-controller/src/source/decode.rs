@@ -14,8 +14,8 @@ use super::{
     node::{Node, TreeError, Value},
 };
 use crate::object::{
-    AuthorizationPolicyObject, FieldError, Kind, MeshConfigObject, Object, ObjectKey,
-    PeerPolicyObject, named,
+    AuthorizationPolicyObject, FieldError, GrpcRouteObject, HttpRouteObject, Kind,
+    MeshConfigObject, Object, ObjectKey, PeerPolicyObject, TcpRouteObject, TlsRouteObject, named,
 };
 
 /// What a field that Kubernetes' types do not have is.
@@ -69,8 +69,8 @@ fn kind(node: &Node) -> Result<Kind, TreeError> {
         let names = Kind::ALL.map(Kind::name).join(", ");
         error(node, "kind", &format!("`{kind}` is not understood; understood are {names}, List"))
     })?;
-    if api_version != known.api_version() {
-        let expected = known.api_version();
+    if !known.api_versions().contains(&api_version) {
+        let expected = known.api_versions().join(" or ");
         let reason = format!("`{api_version}` is not understood for {kind}; write {expected}");
         return Err(error(node, "apiVersion", &reason));
     }
@@ -111,6 +111,10 @@ fn object(node: &Node, kind: Kind, fields: Fields) -> Result<Object, TreeError> 
         }
         Kind::PeerPolicy => Object::PeerPolicy(read::<PeerPolicyObject, _>(node, fields)?),
         Kind::MeshConfig => Object::MeshConfig(read::<MeshConfigObject, _>(node, fields)?),
+        Kind::HttpRoute => Object::Route(Box::new(read::<HttpRouteObject, _>(node, fields)?)),
+        Kind::GrpcRoute => Object::Route(Box::new(read::<GrpcRouteObject, _>(node, fields)?)),
+        Kind::TlsRoute => Object::Route(Box::new(read::<TlsRouteObject, _>(node, fields)?)),
+        Kind::TcpRoute => Object::Route(Box::new(read::<TcpRouteObject, _>(node, fields)?)),
     })
 }
 

@@ -63,6 +63,7 @@ fn picture() -> Picture {
         resources: resources.into_iter().map(|resource| (resource.key(), resource)).collect(),
         nodes: ["node-1", "node-2", "node-3"].map(str::to_owned).into(),
         problems: Vec::new(),
+        routes: Default::default(),
     })
 }
 
@@ -97,9 +98,34 @@ fn a_node_in_the_mesh_sees_everything_but_the_policies_of_others() {
     assert_eq!(policies_of("b"), 0);
 }
 
+/// A route of `namespace` from s-4 to s-5.
+fn route(namespace: &str) -> Resource {
+    use mesh_common::model::{Backend, BackendTarget, Route, RouteKind, RouteParent, RouteRule};
+    let service = |number: u8| NamespacedName::new("shop", &format!("s-{number}"));
+    let target = BackendTarget::Service { name: service(5), port: 80 };
+    Resource::Route(Route {
+        name: NamespacedName::new(namespace, "r"),
+        kind: RouteKind::Http,
+        created: 0,
+        parents: vec![RouteParent { service: service(4), port: None }],
+        hostnames: Vec::new(),
+        rules: vec![RouteRule {
+            name: "0".into(),
+            matches: Vec::new(),
+            filters: Vec::new(),
+            backends: vec![Backend { target, weight: 1, filters: Vec::new() }],
+            timeouts: Default::default(),
+            retry: None,
+        }],
+    })
+}
+
 /// A mesh of `services` Services with three pods each, on `services` nodes.
 fn cluster(services: u8) -> Picture {
-    let mut resources = Vec::new();
+    cluster_with(services, Vec::new())
+}
+
+fn cluster_with(services: u8, mut resources: Vec<Resource>) -> Picture {
     for number in 0..services {
         let service = mesh_common::model::Service {
             name: NamespacedName::new("shop", &format!("s-{number}")),
@@ -127,6 +153,7 @@ fn cluster(services: u8) -> Picture {
         resources: resources.into_iter().map(|resource| (resource.key(), resource)).collect(),
         nodes: (0..services).map(|number| format!("node-{number}")).collect(),
         problems: Vec::new(),
+        routes: Default::default(),
     })
 }
 
@@ -159,6 +186,19 @@ fn a_called_address_brings_what_has_it_and_a_service_all_that_stand_behind_it() 
         Some(v1::resource::Resource::Workload(it)) => assert_eq!(it.authorization_policies, []),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_called_service_brings_its_routes_and_where_they_lead() {
+    let routed = ["HTTPRoute r", "Workload p-4-0", "Workload p-5-0", "Service s-4", "Service s-5"];
+    let seen = |route: Resource, scope: &Scope| {
+        let names = names(&cluster_with(9, vec![route]).view("node-0", scope));
+        routed.map(|wanted| names.iter().filter(|name| *name == wanted).count())
+    };
+    assert_eq!(seen(route("shop"), &addresses(&[4])), [1, 1, 1, 1, 1]);
+    assert_eq!(seen(route("shop"), &addresses(&[5])), [0, 0, 1, 0, 1], "routes do not chain");
+    assert_eq!(seen(route("desk"), &addresses(&[4])), [0, 1, 0, 1, 0], "of no pod of this node");
+    assert_eq!(seen(route("shop"), &Scope::Whole)[0], 0, "older agents know none");
 }
 
 #[test]

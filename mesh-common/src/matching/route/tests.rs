@@ -61,6 +61,7 @@ fn route(name: &str, created: i64, matches: Vec<RouteMatch>) -> Route {
         kind: RouteKind::Http,
         created,
         parents: vec![RouteParent { service: service(), port: None }],
+        hostnames: Vec::new(),
         rules: matches.into_iter().enumerate().map(rule).collect(),
     }
 }

@@ -12,6 +12,7 @@ fn status(accepted: bool, workloads: usize) -> ObjectStatus {
         message: if accepted { String::new() } else { "spec.mode: no".into() },
         observed_generation: Some(3),
         workloads,
+        parents: Vec::new(),
     }
 }
 

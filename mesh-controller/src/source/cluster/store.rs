@@ -31,7 +31,7 @@ pub fn decode(kind: Kind, mut object: Value) -> Served {
         // Items of a list do not say what they are.
         object.entry("kind").or_insert_with(|| kind.name().into());
         object.entry("apiVersion").or_insert_with(|| kind.api_version().into());
-        if kind.is_ours() {
+        if kind.is_ours() || kind.is_route() {
             // What was written there was written by a controller.
             object.remove("status");
         }
