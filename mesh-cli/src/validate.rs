@@ -48,10 +48,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// What became of one of nodemesh's own objects; what is wrong with it is a line of its own.
 fn line(status: &ObjectStatus) -> String {
-    let ObjectStatus { kind, namespace, name, reason, workloads, .. } = status;
+    let ObjectStatus { kind, namespace, name, reason, workloads, parents, .. } = status;
     let slash = if namespace.is_empty() { "" } else { "/" };
-    let workloads = counted(*workloads, "workload", "workloads");
-    format!("{kind} {namespace}{slash}{name}: {reason}, {workloads}")
+    let effect = match parents.len() {
+        0 => counted(*workloads, "workload", "workloads"),
+        services => counted(services, "Service", "Services"),
+    };
+    format!("{kind} {namespace}{slash}{name}: {reason}, {effect}")
 }
 
 /// A line a problem, the status of our own objects, and the summary.

@@ -120,6 +120,94 @@ async fn an_object_carries_what_became_of_it() {
     drop(started);
 }
 
+/// As little of a definition of the Gateway API as an API server wants: the real ones say more.
+fn route_definition(kind: &str, plural: &str, version: &str) -> Value {
+    let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let schema = json!({"type": "object", "properties": {"spec": open, "status": open}});
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.gateway.networking.k8s.io")},
+        "spec": {
+            "group": "gateway.networking.k8s.io", "scope": "Namespaced",
+            "names": {
+                "kind": kind, "listKind": format!("{kind}List"), "plural": plural,
+                "singular": kind.to_lowercase(),
+            },
+            "versions": [{
+                "name": version, "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": schema}, "subresources": {"status": {}},
+            }],
+        },
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_carries_our_word_beside_that_of_others() {
+    let cluster = Cluster::new();
+    // TLSRoutes only in an old version.
+    for (kind, plural, version) in
+        [("HTTPRoute", "httproutes", "v1"), ("TLSRoute", "tlsroutes", "v1alpha2")]
+    {
+        cluster.server.add(route_definition(kind, plural, version)).expect("stored");
+    }
+    let in_shop = |name: &str| json!({"name": name, "namespace": "shop"});
+    cluster.add("v1", "Namespace", json!({"name": "shop"}), json!({}));
+    let service = json!({"spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "a", "port": 80}, {"name": "b", "port": 90}]}});
+    cluster.add("v1", "Service", in_shop("web"), service);
+    let parents =
+        |port: u16| json!([{"group": "", "kind": "Service", "name": "web", "port": port}]);
+    let other = json!({
+        "parentRef": {"name": "gateway"}, "controllerName": "example.com/gateway",
+        "conditions": [{"type": "Accepted", "status": "True", "reason": "Accepted", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+    });
+    let route = json!({
+        "spec": {"parentRefs": parents(80), "rules": [{"backendRefs": [{"name": "gone", "port": 1}]}]},
+        "status": {"parents": [other]},
+    });
+    cluster.add("gateway.networking.k8s.io/v1", "HTTPRoute", in_shop("http"), route);
+    let route = json!({"spec": {"parentRefs": parents(90), "rules": [{}]}});
+    cluster.add("gateway.networking.k8s.io/v1alpha2", "TLSRoute", in_shop("tls"), route);
+    let started = cluster.started("controller-1").await;
+
+    let client = cluster.client().await;
+    let api = |kind: &str, version: &str, plural: &str| -> Api<DynamicObject> {
+        let gvk = GroupVersionKind::gvk("gateway.networking.k8s.io", version, kind);
+        let resource = ApiResource::from_gvk_with_plural(&gvk, plural);
+        Api::namespaced_with(client.clone(), "shop", &resource)
+    };
+    let (http, tls) =
+        (api("HTTPRoute", "v1", "httproutes"), api("TLSRoute", "v1alpha2", "tlsroutes"));
+    let entries = async |routes: &Api<DynamicObject>, name: &str, count: usize| {
+        until("a status", async || {
+            let object = routes.get(name).await.expect("there");
+            let entries = object.data["status"]["parents"].as_array().cloned()?;
+            (entries.len() == count).then_some(entries)
+        })
+        .await
+    };
+    let written = entries(&http, "http", 2).await;
+    assert_eq!(written[0], other);
+    assert_eq!(written[1]["controllerName"], "nodemesh.dev/controller");
+    assert_eq!(written[1]["parentRef"], parents(80)[0]);
+    let condition = |entry: &Value, at: usize| {
+        let it = &entry["conditions"][at];
+        [&it["type"], &it["status"], &it["reason"]].map(|it| it.as_str().unwrap_or("").to_owned())
+    };
+    assert_eq!(condition(&written[1], 0), ["Accepted", "True", "Accepted"]);
+    assert_eq!(condition(&written[1], 1), ["ResolvedRefs", "False", "BackendNotFound"]);
+    assert_eq!(written[1]["conditions"][0]["observedGeneration"], 1);
+    let written = entries(&tls, "tls", 1).await;
+    assert_eq!(condition(&written[0], 0), ["Accepted", "True", "Accepted"]);
+
+    // It turns to a gateway alone.
+    let patch = json!({"spec": {"parentRefs": [{"name": "gateway"}]}});
+    let patch = kube::api::Patch::Merge(&patch);
+    http.patch("http", &kube::api::PatchParams::default(), &patch).await.expect("patched");
+    assert_eq!(entries(&http, "http", 1).await, [other]);
+    drop(started);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn captures_outlive_every_controller_and_the_later_word_holds() {
     let cluster = Cluster::new();
