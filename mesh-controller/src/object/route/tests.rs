@@ -57,7 +57,7 @@ fn a_route_is_read_with_what_is_left_out() {
         headers: Vec::new(),
         query: Vec::new(),
     };
-    assert_eq!(rule.matches, [any.clone()]);
+    assert_eq!(rule.matches, std::slice::from_ref(&any));
     let defaulted = read("HTTPRoute", "v1beta1", "  hostnames: [a.example]\n").expect("read");
     assert_eq!(defaulted.compiled.rules[0].matches, [any]);
     assert_eq!(defaulted.compiled.hostnames, [], "a host is not asked for");
