@@ -18,7 +18,7 @@ mod response;
 
 pub use body::{Decoder, Frame};
 pub use connection::{Persistence, take_hop_by_hop};
-pub use encode::{end_chunks, write_chunk, write_request, write_response};
+pub use encode::{begin_chunk, end_chunks, write_chunk, write_request, write_response};
 pub use fields::{HeadReader, MAX_FIELDS, MAX_HEAD};
 pub use framing::Framing;
 pub use malformed::Malformed;

@@ -64,6 +64,11 @@ impl Observer {
         self.ring.push(flow);
     }
 
+    /// Takes a request that has ended.
+    pub fn request(&self, flow: Flow) {
+        self.ring.push(flow);
+    }
+
     /// What callers prove that reach this node's pods.
     pub fn share(&self) -> &PlaintextShare {
         &self.share

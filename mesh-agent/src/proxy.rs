@@ -36,15 +36,19 @@ mod dial;
 mod failure;
 mod handshakes;
 mod hbone;
+mod http;
 mod inbound;
 mod meter;
 mod outbound;
 mod pod;
+mod protocol;
+mod reach;
 mod record;
 mod refusal;
 mod relay;
 mod revoke;
 mod route;
+mod sniff;
 mod worker;
 
 use failure::Failure;
@@ -93,6 +97,8 @@ struct Shared {
     refusals: RefusalLog,
     /// Speaks of accepting that fails.
     failed_accepts: Seldom,
+    /// Where clients wait for the server to speak.
+    silent: sniff::Silent,
     pods: RwLock<HashMap<Arc<str>, Arc<ServedPod>>>,
 }
 
@@ -136,6 +142,7 @@ impl Proxy {
             denials,
             refusals: RefusalLog::default(),
             failed_accepts: Seldom::default(),
+            silent: sniff::Silent::default(),
             pods: RwLock::default(),
         });
         let workers = (0..config.workers.max(1))

@@ -140,6 +140,11 @@ impl Snapshot {
         self.read().pods(is_wanted)
     }
 
+    /// The Service called `name`.
+    pub fn service(&self, name: &NamespacedName) -> Option<Arc<Service>> {
+        self.read().service(name)
+    }
+
     /// The Service that has `address` as a virtual address.
     pub fn service_at(&self, address: IpAddr) -> Option<Arc<Service>> {
         self.read().service_at(address.to_canonical())
@@ -148,6 +153,18 @@ impl Snapshot {
     /// The ready workloads behind `port` of `service`, by name, with their own ports.
     pub fn endpoints(&self, service: &NamespacedName, port: u16) -> Vec<Endpoint> {
         self.read().endpoints(service, port).to_vec()
+    }
+
+    /// Of the same, the one at the place that `pick` says.
+    pub fn endpoint(
+        &self,
+        service: &NamespacedName,
+        port: u16,
+        pick: impl FnOnce(&[Endpoint]) -> Option<usize>,
+    ) -> Option<Endpoint> {
+        let index = self.read();
+        let endpoints = index.endpoints(service, port);
+        endpoints.get(pick(endpoints)?).cloned()
     }
 
     /// The routes for clients of `namespace` that call the address and port `called` of a Service,

@@ -180,6 +180,7 @@ impl Plaintext {
             duration: Duration::ZERO,
             bytes_sent: 0,
             bytes_received: 0,
+            http: None,
         });
     }
 

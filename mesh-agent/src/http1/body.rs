@@ -9,7 +9,7 @@ use super::{Framing, HeadReader, Malformed, fields};
 const MAX_DIGITS: usize = 16;
 
 /// A piece of a body.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
     /// Some of it, never empty.
     Data(Bytes),

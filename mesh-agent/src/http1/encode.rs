@@ -1,5 +1,7 @@
 //! Messages written anew.
 
+use std::fmt::Write;
+
 use bytes::BytesMut;
 use http::{
     HeaderMap, Method, StatusCode,
@@ -39,8 +41,15 @@ pub fn write_response(
 
 /// Appends a chunk with `data`, which is not empty: an empty one would be the last.
 pub fn write_chunk(out: &mut BytesMut, data: &[u8]) {
-    debug_assert!(!data.is_empty());
-    put(out, &[format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"]);
+    begin_chunk(out, data.len());
+    put(out, &[data, b"\r\n"]);
+}
+
+/// Appends what stands before a chunk's data of this length, which is not 0. CRLF follows the data.
+pub fn begin_chunk(out: &mut BytesMut, length: usize) {
+    debug_assert!(length > 0);
+    // Writing to a buffer that grows cannot fail.
+    let _ = write!(out, "{length:x}\r\n");
 }
 
 /// Appends the end of a chunked body, and the fields behind it.

@@ -44,6 +44,11 @@ impl Framing {
         }
     }
 
+    /// Whether the connection can carry nothing behind it.
+    pub fn ends_with_connection(self) -> bool {
+        matches!(self, Self::UntilClose)
+    }
+
     /// Whether there is nothing to read.
     pub fn is_empty(self) -> bool {
         matches!(self, Self::None | Self::Length(0))

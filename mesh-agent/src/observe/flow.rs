@@ -1,4 +1,4 @@
-//! Flows: one finished, refused or failed connection as one proxy saw it.
+//! Flows: one finished, refused or failed connection, or request, as one proxy saw it.
 
 use std::{
     net::SocketAddr,
@@ -6,9 +6,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+mod http;
+
+pub use http::{HttpFlow, HttpProtocol};
 use mesh_common::{api::v1, identity::SpiffeId, model::NamespacedName};
 
-/// One connection, from accept to end.
+/// One connection, from accept to end, or one request of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flow {
     /// When it ended.
@@ -35,6 +38,8 @@ pub struct Flow {
     pub bytes_sent: u64,
     /// Payload bytes to the caller.
     pub bytes_received: u64,
+    /// What is known of the request, where it is one.
+    pub http: Option<Box<HttpFlow>>,
 }
 
 /// One side of a flow, as far as it is known.
@@ -163,6 +168,7 @@ impl From<&Flow> for v1::Flow {
             duration_nanos: nanos(flow.duration),
             bytes_sent: flow.bytes_sent,
             bytes_received: flow.bytes_received,
+            http: flow.http.as_deref().map(Into::into),
         }
     }
 }

@@ -147,6 +147,7 @@ impl KernelFlows {
             duration: Duration::ZERO,
             bytes_sent: 0,
             bytes_received: 0,
+            http: None,
         }
     }
 }

@@ -33,6 +33,7 @@ pub(crate) fn flow(at: u64) -> Flow {
         duration: Duration::from_millis(3),
         bytes_sent: 10,
         bytes_received: 20,
+        http: None,
     }
 }
 

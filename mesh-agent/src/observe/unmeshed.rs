@@ -98,6 +98,7 @@ pub fn report(
             duration: Duration::ZERO,
             bytes_sent: 0,
             bytes_received: 0,
+            http: None,
         };
         observer.opened(flow.edge());
         observer.ended(flow);

@@ -4,10 +4,15 @@
 //! read one after the other, so they share one block: what was read is split off it and handed
 //! on without a copy, and the block is used again once everything split off is gone.
 
-use std::{cell::RefCell, io};
+use std::{
+    cell::RefCell,
+    io,
+    pin::pin,
+    task::{Context, Poll, ready},
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::net::TcpStream;
+use tokio::{io::AsyncReadExt, net::TcpStream};
 
 /// The size of the block, and the most that one read returns.
 pub(super) const BLOCK: usize = 64 * 1024;
@@ -37,6 +42,28 @@ pub(super) fn try_read(stream: &TcpStream, limit: usize) -> io::Result<Bytes> {
         } else {
             Ok(block.split().freeze())
         }
+    })
+}
+
+/// Appends what is there to `into`, at most a block; ready with 0 at the end of the stream.
+///
+/// Where a read fills less than the block, the next one waits for the kernel's word instead of asking
+/// once more in vain, which is what `try_read` has to do.
+pub(super) fn poll_read(
+    stream: &mut TcpStream,
+    cx: &mut Context<'_>,
+    into: &mut BytesMut,
+) -> Poll<io::Result<usize>> {
+    SHARED.with_borrow_mut(|block| {
+        make_room(block);
+        let read = ready!(pin!(stream.read_buf(block)).poll(cx))?;
+        if into.is_empty() && read > COPY {
+            *into = block.split();
+        } else {
+            into.extend_from_slice(block);
+            block.clear();
+        }
+        Poll::Ready(Ok(read))
     })
 }
 

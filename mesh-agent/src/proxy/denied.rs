@@ -6,8 +6,8 @@ use mesh_common::{bpf::DenialKey, model::NamespacedName};
 
 use super::{
     Shared,
-    outbound::right,
     pod::ServedPod,
+    reach::right,
     route::{self, Route, Upstream, Via},
 };
 use crate::{

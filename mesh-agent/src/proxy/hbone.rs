@@ -7,12 +7,12 @@ use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 
 pub(super) mod client;
-mod coalesce;
-mod pool;
+pub(super) mod coalesce;
+pub(super) mod pool;
 pub(super) mod server;
 pub(super) mod status;
 
-pub(super) use pool::{Lease, Pool};
+pub(super) use pool::{Key, Lease, Pool};
 
 /// One connection inside a tunnel.
 pub(super) struct Stream {

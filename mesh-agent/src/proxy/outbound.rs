@@ -7,32 +7,25 @@ use std::{net::SocketAddr, sync::Arc};
 
 use mesh_common::{
     bpf::ConnectionKey,
-    model::{PeerMode, Workload},
+    model::{PeerMode, Service},
 };
 use tokio::net::TcpStream;
 
 use super::{
     denied::Denied,
-    dial,
     failure::Failure,
-    hbone,
+    http,
     pod::ServedPod,
+    protocol::{self, Protocol},
+    reach::{self, Connected},
     record::Record,
     relay,
-    revoke::{Leash, Right},
-    route::{self, Upstream, Via},
+    revoke::Leash,
+    route,
+    sniff::Spoken,
     worker::Context,
 };
-use crate::{
-    capture::enroll::Pod,
-    observe::flow::{Reporter, Security},
-};
-
-/// An upstream that answered.
-enum Connected {
-    Tcp(TcpStream, Leash),
-    Tunnel(hbone::Stream),
-}
+use crate::observe::flow::Reporter;
 
 /// Carries one captured connection to its end.
 pub(super) async fn serve(
@@ -42,17 +35,22 @@ pub(super) async fn serve(
     peer: SocketAddr,
 ) {
     let _guard = pod.enter();
-    let mut record = Record::start(&context.shared, Reporter::Source);
-    record.source_pod(&pod.pod, peer);
     let Some(destination) = original_destination(&context, &pod, &client, peer) else {
         context.shared.observer.unknown_origin();
         relay::reset(client);
         return;
     };
+    // Whatever is looked up from here on, the controller has said what it is.
+    let is_answered = context.shared.snapshot.interest().ask(destination.ip()).await;
+    if let Some(service) = http_service(&context, &pod, &client, destination).await {
+        return http::serve(context, pod, client, peer, destination, service).await;
+    }
+    let mut record = Record::start(&context.shared, Reporter::Source);
+    record.source_pod(&pod.pod, peer);
     record.destination_address(destination);
 
     let connected = tokio::select! {
-        connected = connect(&context, &pod, destination, &mut record) => connected,
+        connected = connect(&context, &pod, destination, is_answered, &mut record) => connected,
         _ = relay::failure(&client) => Err(Failure::CallerLeft),
         () = pod.gone() => Err(Failure::PodGone),
     };
@@ -78,6 +76,31 @@ pub(super) async fn serve(
     });
 }
 
+/// The Service at `destination`, where what `client` speaks to its port is HTTP.
+async fn http_service(
+    context: &Context,
+    pod: &ServedPod,
+    client: &TcpStream,
+    destination: SocketAddr,
+) -> Option<Arc<Service>> {
+    let snapshot = &context.shared.snapshot;
+    let service = snapshot.service_at(destination.ip())?;
+    let port = service.ports.iter().find(|port| port.port == destination.port())?;
+    let is_http = match protocol::declared(port) {
+        Some(Protocol::Http | Protocol::Http2) => true,
+        Some(Protocol::Opaque) => false,
+        // Whoever attaches a route says that it is HTTP.
+        None => {
+            let namespace = &pod.pod.name.namespace;
+            snapshot.routes_for(destination, namespace).is_some() || {
+                let spoken = context.shared.silent.listen(client, destination).await;
+                matches!(spoken, Spoken::Http1 | Spoken::Http2)
+            }
+        }
+    };
+    is_http.then_some(service)
+}
+
 /// Where the application was going; `None` where the kernel published nothing, which is what a
 /// connection made straight to the listener looks like.
 fn original_destination(
@@ -101,10 +124,10 @@ async fn connect(
     context: &Context,
     pod: &ServedPod,
     destination: SocketAddr,
+    is_answered: bool,
     record: &mut Record,
 ) -> Result<Connected, Failure> {
     let shared = &*context.shared;
-    let is_answered = shared.snapshot.interest().ask(destination.ip()).await;
     let asked = shared.denials.ask();
     let route = route::choose(shared, destination);
     if route.is_unknown() && !is_answered {
@@ -119,8 +142,11 @@ async fn connect(
     }
     for upstream in &route.upstreams {
         record.upstream(upstream);
-        match try_upstream(context, pod, upstream, record).await {
-            Ok(connected) => return Ok(connected),
+        match reach::connect(context, pod, upstream).await {
+            Ok((connected, audit)) => {
+                record.audit(audit);
+                return Ok(connected);
+            }
             Err(failed) if failed.is_retriable() => failure = failed,
             Err(failed) => {
                 if let Failure::Denied(reason) = &failed {
@@ -141,58 +167,4 @@ fn is_strict(context: &Context, caller: &ServedPod) -> bool {
     let workload = own.and_then(|own| context.shared.snapshot.workload_at(*own));
     workload
         .is_some_and(|it| it.uid == caller.pod.uid && it.admission.peer_mode == PeerMode::Strict)
-}
-
-async fn try_upstream(
-    context: &Context,
-    pod: &ServedPod,
-    upstream: &Upstream,
-    record: &mut Record,
-) -> Result<Connected, Failure> {
-    let sockets = &context.shared.sockets;
-    let address = upstream.address;
-    match (&upstream.via, &upstream.workload) {
-        (Via::SameNode(callee), Some(workload)) => {
-            record.security(Security::Local);
-            let leash = judge(context, pod, workload, address, record)?;
-            let admit = callee.pod.netns.cookie();
-            let connected = dial::connect(sockets, &pod.pod, address, admit).await;
-            connected
-                .map(|upstream| Connected::Tcp(upstream, leash))
-                .map_err(|error| Failure::connect(address, &error))
-        }
-        (Via::Tunnel, Some(workload)) => {
-            record.security(Security::Mtls);
-            hbone::client::connect(context, pod, workload, address).await.map(Connected::Tunnel)
-        }
-        _ => {
-            record.security(Security::Plaintext);
-            let connected = dial::connect(sockets, &pod.pod, address, 0).await;
-            let unjudged = |upstream| Connected::Tcp(upstream, Leash::default());
-            connected.map(unjudged).map_err(|error| Failure::connect(address, &error))
-        }
-    }
-}
-
-/// On the same node this proxy decides for the callee too. The listener proved the caller, so it
-/// counts as authenticated where the callee is strict.
-fn judge(
-    context: &Context,
-    caller: &ServedPod,
-    callee: &Arc<Workload>,
-    to: SocketAddr,
-    record: &mut Record,
-) -> Result<Leash, Failure> {
-    let right = right(caller, callee, to);
-    let leash = context.rights.hold(right.clone());
-    record.audit(right.judge(&context.shared.snapshot)?);
-    Ok(leash)
-}
-
-/// What `caller` needs to call `callee`, a pod of the same node, at `to`.
-pub(super) fn right(caller: &ServedPod, callee: &Arc<Workload>, to: SocketAddr) -> Right {
-    let Pod { identity, addresses, .. } = &*caller.pod;
-    let own = addresses.iter().find(|own| own.is_ipv4() == to.is_ipv4());
-    let from = own.copied().unwrap_or(to.ip());
-    Right { source: Some(identity.clone()), from, callee: callee.clone(), to }
 }

@@ -105,6 +105,12 @@ impl ServedPod {
         }
     }
 
+    /// Returns when the pod leaves the mesh, or its listeners shall close.
+    pub(super) async fn drained(&self) {
+        // An error means that the sender is gone, and the sender is `self`.
+        let _ = self.state.subscribe().wait_for(|state| *state >= State::Draining).await;
+    }
+
     /// Returns when listeners shall close.
     pub(super) async fn stopped(&self) {
         // An error means that the sender is gone, and the sender is `self`.

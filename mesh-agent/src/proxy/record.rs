@@ -11,7 +11,9 @@ use mesh_common::{identity::SpiffeId, model::NamespacedName};
 use super::{
     Shared,
     failure::Failure,
+    http::{Moved, Trouble},
     meter::{Meter, Metered, Meters},
+    reach,
     relay::Transferred,
     route::Upstream,
 };
@@ -19,11 +21,12 @@ use crate::{
     capture::enroll::Pod,
     observe::{
         Observer, Series,
-        flow::{Edge, Flow, Peer, Reporter, Security, Verdict},
+        flow::{Edge, Flow, HttpFlow, Peer, Reporter, Security, Verdict},
     },
 };
 
 /// A connection that has not ended.
+#[derive(Clone)]
 pub(super) struct Record {
     observer: Arc<Observer>,
     node: Arc<str>,
@@ -100,6 +103,7 @@ impl Record {
             address: Some(upstream.address),
             host: None,
         };
+        self.security = reach::security(upstream);
     }
 
     pub(super) fn security(&mut self, security: Security) {
@@ -150,6 +154,19 @@ impl Record {
         self.observer.ended_after(flow, told);
     }
 
+    /// It was a request, which has ended; `trouble` is what the client was told instead of, or
+    /// within, a response.
+    pub(super) fn end_request(mut self, http: HttpFlow, moved: Moved, trouble: Option<&Trouble>) {
+        let (verdict, reason) = match (trouble, self.audit.take()) {
+            (Some(trouble), _) if trouble.is_denial() => (Verdict::Denied, trouble.to_string()),
+            (Some(trouble), _) => (Verdict::Error, trouble.to_string()),
+            (None, Some(audit)) => (Verdict::Audit, audit),
+            (None, None) => (Verdict::Forwarded, String::new()),
+        };
+        let flow = self.flow(verdict, reason, moved.sent, moved.received);
+        self.observer.request(Flow { http: Some(Box::new(http)), ..flow });
+    }
+
     /// The connection was refused or failed.
     pub(super) fn fail(self, failure: Failure) {
         let verdict = if failure.is_denial() { Verdict::Denied } else { Verdict::Error };
@@ -176,6 +193,7 @@ impl Record {
             duration: self.started.elapsed(),
             bytes_sent,
             bytes_received,
+            http: None,
         }
     }
 }

@@ -21,6 +21,9 @@ mod pace;
 pub(super) mod tcp;
 pub(super) mod tunnel;
 
+pub(super) use backlog::Backlog;
+pub(super) use pace::Pace;
+
 /// What a finished relay moved.
 #[derive(Debug, Default)]
 pub(super) struct Transferred {
@@ -63,7 +66,7 @@ fn close(stream: TcpStream) {
 const UNSENT_CHECKS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(128));
 
 /// Waits until what was written to `socket` has left: a reset discards what has not.
-async fn sent(socket: &TcpStream, deadline: Instant) {
+pub(super) async fn sent(socket: &TcpStream, deadline: Instant) {
     let sent = async {
         // The kernel tells of room in the queue, not of its end.
         let (mut pause, longest) = UNSENT_CHECKS;
@@ -96,7 +99,7 @@ pub(super) async fn failure(stream: &TcpStream) -> io::Error {
 }
 
 /// Tells the peer that no more data comes; the other direction goes on.
-fn shutdown_write(stream: &TcpStream) -> io::Result<()> {
+pub(super) fn shutdown_write(stream: &TcpStream) -> io::Result<()> {
     match SockRef::from(stream).shutdown(std::net::Shutdown::Write) {
         // The peer has closed both directions meanwhile: there is nobody left to tell.
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),

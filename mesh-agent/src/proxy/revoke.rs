@@ -166,6 +166,11 @@ impl Leash {
 
     /// Why it lost its right, where it did.
     pub(super) fn into_reason(mut self) -> Option<String> {
+        self.take_reason()
+    }
+
+    /// The same, once.
+    pub(super) fn take_reason(&mut self) -> Option<String> {
         self.reason.take()
     }
 }

@@ -83,7 +83,12 @@ fn upstreams(
     })
 }
 
-fn upstream(shared: &Shared, address: SocketAddr, workload: Option<Arc<Workload>>) -> Upstream {
+/// The place at `address`, and how to get there.
+pub(super) fn upstream(
+    shared: &Shared,
+    address: SocketAddr,
+    workload: Option<Arc<Workload>>,
+) -> Upstream {
     let via = match &workload {
         // Of our own mesh's pods on this node we know better than the snapshot which are captured.
         Some(workload) if workload.node.as_ref() == Some(&shared.node) && !is_foreign(workload) => {

@@ -7,7 +7,7 @@ use tokio::{sync::mpsc, time};
 use super::{
     Shared,
     accept::{Purpose, accept_loop},
-    hbone::Pool,
+    hbone, http,
     meter::Meters,
     pod::ServedPod,
     revoke::LiveRights,
@@ -20,10 +20,17 @@ const DRAIN_GRACE: Duration = Duration::from_secs(2);
 /// How often a draining pod is looked at.
 const DRAIN_CHECK: Duration = Duration::from_millis(200);
 
+/// How often unused tunnels are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
 /// What a connection finds on its worker.
 pub(super) struct Context {
     pub(super) shared: Arc<Shared>,
-    pub(super) tunnels: Pool,
+    pub(super) tunnels: hbone::Pool<hbone::Key>,
+    /// HTTP/1.1 connections to endpoints that wait for their next request.
+    pub(super) connections: http::Pool,
+    /// HTTP/2 connections to endpoints.
+    pub(super) streams: http::Streams,
     /// What its live connections were let through for.
     pub(super) rights: Arc<LiveRights>,
     /// What its live connections move.
@@ -48,7 +55,9 @@ impl Worker {
         std::thread::Builder::new().name(format!("proxy-{index}")).spawn(move || {
             let context = Arc::new(Context {
                 shared,
-                tunnels: Pool::default(),
+                tunnels: hbone::Pool::default(),
+                connections: http::Pool::default(),
+                streams: http::Streams::default(),
                 rights: Arc::default(),
                 meters: Arc::default(),
             });
@@ -74,6 +83,7 @@ impl Worker {
 
 async fn run(context: Arc<Context>, mut inbox: mpsc::UnboundedReceiver<Command>) {
     tokio::spawn(sweep_tunnels(context.clone()));
+    tokio::spawn(sweep_connections(context.clone()));
     tokio::spawn(context.rights.clone().follow(context.shared.snapshot.clone()));
     tokio::spawn(context.meters.clone().follow(context.shared.observer.clone()));
     while let Some(command) = inbox.recv().await {
@@ -107,10 +117,12 @@ fn serve(context: &Arc<Context>, pod: &Arc<ServedPod>, listeners: PodListeners) 
     }
 }
 
-/// A pod's tunnels live no longer than the pod.
+/// What a pod shares between its connections lives no longer than the pod.
 async fn close_tunnels(context: Arc<Context>, pod: Arc<ServedPod>) {
     pod.stopped().await;
-    context.tunnels.close_of(&pod.pod.uid);
+    context.connections.close_of(&pod.pod.uid);
+    context.streams.close(|key| *key.source == *pod.pod.uid);
+    context.tunnels.close(|key| *key.source == *pod.pod.uid);
 }
 
 async fn stop_when_idle(context: Arc<Context>, pod: Arc<ServedPod>) {
@@ -128,9 +140,18 @@ async fn stop_when_idle(context: Arc<Context>, pod: Arc<ServedPod>) {
 }
 
 async fn sweep_tunnels(context: Arc<Context>) {
-    let mut tick = time::interval(Pool::SWEEP_INTERVAL);
+    let mut tick = time::interval(SWEEP_INTERVAL);
     loop {
         tick.tick().await;
         context.tunnels.close_unused();
+        context.streams.close_unused();
+    }
+}
+
+async fn sweep_connections(context: Arc<Context>) {
+    let mut tick = time::interval(http::Pool::SWEEP_INTERVAL);
+    loop {
+        tick.tick().await;
+        context.connections.sweep();
     }
 }

@@ -174,6 +174,10 @@ impl Index {
         pods
     }
 
+    pub(super) fn service(&self, name: &NamespacedName) -> Option<Arc<Service>> {
+        self.services.get(name).map(|held| Arc::clone(&held.resource))
+    }
+
     pub(super) fn service_at(&self, address: IpAddr) -> Option<Arc<Service>> {
         self.service_claims.get(&address)?.values().next().cloned()
     }

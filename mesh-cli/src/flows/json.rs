@@ -23,6 +23,8 @@ pub fn line(flow: &v1::Flow) -> serde_json::Result<String> {
         duration_nanos: flow.duration_nanos,
         bytes_sent: flow.bytes_sent,
         bytes_received: flow.bytes_received,
+        protocol: protocol(flow),
+        http: flow.http.as_ref().map(Http::new),
     })
 }
 
@@ -40,6 +42,35 @@ struct Flow<'a> {
     duration_nanos: u64,
     bytes_sent: u64,
     bytes_received: u64,
+    protocol: &'a str,
+    http: Option<Http<'a>>,
+}
+
+#[derive(Serialize)]
+struct Http<'a> {
+    method: Option<&'a str>,
+    path: &'a str,
+    status: Option<u32>,
+    grpc_status: Option<u32>,
+    route: Option<String>,
+    rule: Option<&'a str>,
+    retries: u32,
+    code: Option<&'a str>,
+}
+
+impl<'a> Http<'a> {
+    fn new(http: &'a v1::HttpFlow) -> Self {
+        Self {
+            method: non_empty(&http.method),
+            path: &http.path,
+            status: (http.status != 0).then_some(http.status),
+            grpc_status: http.grpc_status,
+            route: http.route.as_ref().map(name),
+            rule: non_empty(&http.rule),
+            retries: http.retries,
+            code: non_empty(&http.code),
+        }
+    }
 }
 
 #[derive(Default, Serialize)]
@@ -58,6 +89,11 @@ impl<'a> Peer<'a> {
             address: non_empty(&peer.address),
         }
     }
+}
+
+/// The word for what was spoken.
+pub fn protocol(flow: &v1::Flow) -> &str {
+    flow.http.as_ref().map_or("TCP", |http| &http.protocol)
 }
 
 /// The word for a reporter.
@@ -124,6 +160,7 @@ pub mod tests {
             duration_nanos: 2_500_000,
             bytes_sent: 83,
             bytes_received: 1536,
+            http: None,
         }
     }
 
@@ -139,7 +176,7 @@ pub mod tests {
              \"pod\":\"shop/web\",\"address\":\"10.0.2.2:8080\"},\
              \"service\":\"shop/web\",\"verdict\":\"FORWARDED\",\"reason\":null,\
              \"security\":\"mtls\",\"duration_nanos\":2500000,\"bytes_sent\":83,\
-             \"bytes_received\":1536}"
+             \"bytes_received\":1536,\"protocol\":\"TCP\",\"http\":null}"
         );
     }
 

@@ -68,6 +68,18 @@ pub fn pod(pod: &Pod) -> String {
 
 /// A Service with a virtual IP, and the EndpointSlice that says which pods are behind it.
 pub fn service(name: &str, address: &str, port: u16, target: u16, pods: &[&Pod]) -> String {
+    service_with(name, address, SERVICE_PORT_NAME, port, target, pods)
+}
+
+/// The same with a port called `port_name`, which may say what it speaks.
+pub fn service_with(
+    name: &str,
+    address: &str,
+    port_name: &str,
+    port: u16,
+    target: u16,
+    pods: &[&Pod],
+) -> String {
     let (namespace, name) = split(name);
     let endpoints: String = pods
         .iter()
@@ -83,10 +95,10 @@ pub fn service(name: &str, address: &str, port: u16, target: u16, pods: &[&Pod])
     format!(
         "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: {namespace}\n\
          spec:\n  clusterIP: {address}\n  clusterIPs: [{address}]\n  selector: {{ app: {name} }}\n  \
-         ports:\n  - {{ name: {SERVICE_PORT_NAME}, port: {port}, targetPort: {target} }}\n---\n\
+         ports:\n  - {{ name: {port_name}, port: {port}, targetPort: {target} }}\n---\n\
          apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: {name}-1\n  \
          namespace: {namespace}\n  labels: {{ kubernetes.io/service-name: {name} }}\n\
-         addressType: IPv4\nports:\n- {{ name: {SERVICE_PORT_NAME}, port: {target}, protocol: TCP \
+         addressType: IPv4\nports:\n- {{ name: {port_name}, port: {target}, protocol: TCP \
          }}\nendpoints:\n{endpoints}"
     )
 }

@@ -117,6 +117,15 @@ impl Pod {
     ///
     /// Debian's nginx as it is; one process, everything it writes in the pod's directory.
     pub fn serve_nginx(&self, port: u16, location: &str) -> Result<()> {
+        self.serve_nginx_with(port, "", location)
+    }
+
+    /// The same for HTTP/2 alone, without TLS.
+    pub fn serve_nginx_http2(&self, port: u16, location: &str) -> Result<()> {
+        self.serve_nginx_with(port, " http2", location)
+    }
+
+    fn serve_nginx_with(&self, port: u16, flags: &str, location: &str) -> Result<()> {
         let directory = self.files.join(format!("nginx-{port}"));
         fs::create_dir_all(&directory)?;
         let at = directory.display();
@@ -127,7 +136,7 @@ impl Pod {
              \x20 client_body_temp_path {at}/body;\n  proxy_temp_path {at}/proxy;\n\
              \x20 fastcgi_temp_path {at}/fastcgi;\n  uwsgi_temp_path {at}/uwsgi;\n\
              \x20 scgi_temp_path {at}/scgi;\n  default_type text/plain;\n\
-             \x20 server {{\n    listen {port};\n    listen [::]:{port};\n\
+             \x20 server {{\n    listen {port}{flags};\n    listen [::]:{port}{flags};\n\
              \x20   location / {{ {location} }}\n  }}\n}}\n"
         );
         let file = directory.join("nginx.conf");

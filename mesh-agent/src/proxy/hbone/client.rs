@@ -63,8 +63,9 @@ pub(in crate::proxy) async fn connect(
     };
     // Each turn takes a dead tunnel out of the pool, so the last one dials.
     loop {
-        let dial = async || dial_tunnel(context, pod, &key).await;
-        let Acquired { request, lease, is_fresh } = context.tunnels.acquire(&key, dial).await?;
+        let dial = || dial_tunnel(context, pod, &key);
+        let Acquired { request, lease, is_fresh, told: () } =
+            context.tunnels.acquire(&key, dial).await?;
         match open(request, address).await {
             Ok((send, receive)) => return Ok(Stream { send, receive, lease: Some(lease) }),
             Err(Refusal::Failed(failure)) => return Err(failure),
@@ -157,7 +158,7 @@ async fn dial_tunnel(context: &Context, pod: &ServedPod, key: &Key) -> Result<Di
                 () = gone => {}
             }
         });
-        Ok(Dialled { request, trusted_until })
+        Ok(Dialled { request, trusted_until: Some(trusted_until), told: () })
     };
     time::timeout(HANDSHAKE_TIMEOUT, handshake)
         .await

@@ -23,10 +23,10 @@ const KEEP: usize = 64 * 1024;
 const READ: usize = 256 * 1024;
 
 /// A connection that keeps writes until its [`Flusher`] is asked.
-pub(super) struct Coalesce<T>(Arc<Mutex<Inner<T>>>);
+pub(in crate::proxy) struct Coalesce<T>(Arc<Mutex<Inner<T>>>);
 
 /// Writes what a [`Coalesce`] keeps.
-pub(super) struct Flusher<T>(Arc<Mutex<Inner<T>>>);
+pub(in crate::proxy) struct Flusher<T>(Arc<Mutex<Inner<T>>>);
 
 struct Inner<T> {
     io: T,
@@ -36,7 +36,7 @@ struct Inner<T> {
 }
 
 /// Wraps a connection; both halves live in one task, so the lock is never waited for.
-pub(super) fn coalesce<T>(io: T) -> (Coalesce<T>, Flusher<T>) {
+pub(in crate::proxy) fn coalesce<T>(io: T) -> (Coalesce<T>, Flusher<T>) {
     let inner = Arc::new(Mutex::new(Inner { io, kept: BytesMut::new(), read: 0 }));
     (Coalesce(inner.clone()), Flusher(inner))
 }
@@ -60,7 +60,7 @@ impl<T: AsyncWrite + Unpin> Inner<T> {
 
 impl<T: AsyncWrite + Unpin> Flusher<T> {
     /// Ends the turn: writes everything kept; pending where the peer takes no more now.
-    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(in crate::proxy) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = lock(&self.0);
         inner.read = 0;
         ready!(inner.poll_write_kept(cx))?;

@@ -1,16 +1,17 @@
-//! The tunnels of one worker.
+//! The HTTP/2 connections of one worker: its tunnels, and those to applications.
 //!
-//! A tunnel belongs to one source pod, never to two of one account: its source address, the
-//! NetworkPolicies that let it pass and its lifetime are the pod's.
+//! One belongs to one source pod, never to two of one account: its source address, the
+//! NetworkPolicies that let it pass and its lifetime are the pod's. What follows speaks of tunnels.
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use bytes::Bytes;
@@ -22,9 +23,9 @@ use crate::proxy::{LOCK, failure::Failure};
 
 /// What connections have in common that may share a tunnel.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key {
+pub(in crate::proxy) struct Key {
     /// The uid of the pod that calls.
-    pub(super) source: Arc<str>,
+    pub(in crate::proxy) source: Arc<str>,
     /// As whom it calls: a pod may be captured anew as another account.
     pub(super) identity: SpiffeId,
     /// The called pod's HBONE address.
@@ -35,10 +36,15 @@ pub(super) struct Key {
     pub(super) generation: u64,
 }
 
-/// Tunnels by what they may be shared for.
-#[derive(Default)]
-pub(in crate::proxy) struct Pool {
-    slots: Mutex<HashMap<Key, Arc<Slot>>>,
+/// Tunnels by what they may be shared for, `K`, and what their streams are told of them, `T`.
+pub(in crate::proxy) struct Pool<K, T = ()> {
+    slots: Mutex<HashMap<K, Arc<Slot<T>>>>,
+}
+
+impl<K, T> Default for Pool<K, T> {
+    fn default() -> Self {
+        Self { slots: Mutex::default() }
+    }
 }
 
 /// The tunnels of one key.
@@ -46,34 +52,42 @@ pub(in crate::proxy) struct Pool {
 /// The lock is held while dialling, so that a thousand connections that start at once wait for
 /// one handshake instead of making a thousand. All of them get its outcome, a failure too:
 /// dialling a dead node once more for each of them would take turns of seconds.
-#[derive(Default)]
-struct Slot {
+struct Slot<T> {
     failures: AtomicUsize,
-    tunnels: tokio::sync::Mutex<Tunnels>,
+    tunnels: tokio::sync::Mutex<Tunnels<T>>,
 }
 
-#[derive(Default)]
-struct Tunnels {
-    open: Vec<Tunnel>,
+struct Tunnels<T> {
+    open: Vec<Tunnel<T>>,
     last_failure: Option<Failure>,
 }
 
-/// A tunnel that was dialled, and until when its peer is vouched for.
-pub(super) struct Dialled {
-    pub(super) request: SendRequest<Bytes>,
-    pub(super) trusted_until: SystemTime,
+impl<T> Default for Slot<T> {
+    fn default() -> Self {
+        let tunnels = Tunnels { open: Vec::new(), last_failure: None };
+        Self { failures: AtomicUsize::new(0), tunnels: tokio::sync::Mutex::new(tunnels) }
+    }
+}
+
+/// A tunnel that was dialled.
+pub(in crate::proxy) struct Dialled<T = ()> {
+    pub(in crate::proxy) request: SendRequest<Bytes>,
+    /// Until when its peer is vouched for, where a certificate does that.
+    pub(in crate::proxy) trusted_until: Option<SystemTime>,
+    pub(in crate::proxy) told: T,
 }
 
 /// A place in a tunnel.
-pub(super) struct Acquired {
-    pub(super) request: SendRequest<Bytes>,
-    pub(super) lease: Lease,
+pub(in crate::proxy) struct Acquired<T = ()> {
+    pub(in crate::proxy) request: SendRequest<Bytes>,
+    pub(in crate::proxy) lease: Lease,
     /// Whether the tunnel was dialled for this.
-    pub(super) is_fresh: bool,
+    pub(in crate::proxy) is_fresh: bool,
+    pub(in crate::proxy) told: T,
 }
 
-struct Tunnel {
-    dialled: Dialled,
+struct Tunnel<T> {
+    dialled: Dialled<T>,
     streams: Arc<AtomicUsize>,
     /// How many sweeps found it without a stream.
     unused: usize,
@@ -90,37 +104,40 @@ impl Drop for Lease {
     }
 }
 
-impl Tunnel {
-    fn new(dialled: Dialled) -> Self {
+impl<T: Clone> Tunnel<T> {
+    fn new(dialled: Dialled<T>) -> Self {
         Self { dialled, streams: Arc::default(), unused: 0 }
     }
 
-    fn lease(&mut self, is_fresh: bool) -> Acquired {
+    fn lease(&mut self, is_fresh: bool) -> Acquired<T> {
         self.streams.fetch_add(1, Ordering::Relaxed);
         self.unused = 0;
         let lease = Lease { streams: self.streams.clone() };
-        Acquired { request: self.dialled.request.clone(), lease, is_fresh }
+        let Dialled { request, told, .. } = &self.dialled;
+        Acquired { request: request.clone(), lease, is_fresh, told: told.clone() }
     }
 
     fn has_room(&self) -> bool {
-        let Dialled { request, trusted_until } = &self.dialled;
+        let Dialled { request, trusted_until, .. } = &self.dialled;
         let allowed = request.current_max_send_streams().min(STREAMS_A_TUNNEL as usize);
-        self.streams.load(Ordering::Relaxed) < allowed && SystemTime::now() < *trusted_until
+        self.streams.load(Ordering::Relaxed) < allowed
+            && trusted_until.is_none_or(|until| SystemTime::now() < until)
     }
 }
 
-impl Pool {
-    /// How often unused tunnels are looked for.
-    pub(in crate::proxy) const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+impl<K: Clone + Eq + Hash, T: Clone> Pool<K, T> {
     /// A tunnel that this many sweeps in a row found unused is closed.
     const UNUSED_SWEEPS: usize = 2;
 
     /// A place in a tunnel, dialled by `dial` where none has room.
-    pub(super) async fn acquire(
+    pub(in crate::proxy) async fn acquire<D>(
         &self,
-        key: &Key,
-        dial: impl AsyncFnOnce() -> Result<Dialled, Failure>,
-    ) -> Result<Acquired, Failure> {
+        key: &K,
+        dial: impl FnOnce() -> D,
+    ) -> Result<Acquired<T>, Failure>
+    where
+        D: Future<Output = Result<Dialled<T>, Failure>>,
+    {
         let slot = self.slots.lock().expect(LOCK).entry(key.clone()).or_default().clone();
         let failures = slot.failures.load(Ordering::Acquire);
         let mut tunnels = slot.tunnels.lock().await;
@@ -148,7 +165,7 @@ impl Pool {
     }
 
     /// Gives no more streams to the tunnel of `lease`, which takes none.
-    pub(super) async fn retire(&self, key: &Key, lease: &Lease) {
+    pub(in crate::proxy) async fn retire(&self, key: &K, lease: &Lease) {
         let slot = self.slots.lock().expect(LOCK).get(key).cloned();
         if let Some(slot) = slot {
             let mut tunnels = slot.tunnels.lock().await;
@@ -171,14 +188,16 @@ impl Pool {
         });
     }
 
-    /// Closes the tunnels of a pod once their streams end.
-    pub(in crate::proxy) fn close_of(&self, source: &str) {
-        self.slots.lock().expect(LOCK).retain(|key, _| &*key.source != source);
+    /// Closes the tunnels that `are_meant`, once their streams end.
+    pub(in crate::proxy) fn close(&self, are_meant: impl Fn(&K) -> bool) {
+        self.slots.lock().expect(LOCK).retain(|key, _| !are_meant(key));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const LONG: Duration = Duration::from_secs(3600);
@@ -203,11 +222,11 @@ mod tests {
         });
         let (request, connection) = h2::client::handshake(near).await.expect("handshake");
         tokio::spawn(connection);
-        Ok(Dialled { request, trusted_until })
+        Ok(Dialled { request, trusted_until: Some(trusted_until), told: () })
     }
 
-    async fn is_fresh(pool: &Pool, key: &Key, life: Duration) -> bool {
-        let acquired = pool.acquire(key, async || tunnel(SystemTime::now() + life).await).await;
+    async fn is_fresh(pool: &Pool<Key>, key: &Key, life: Duration) -> bool {
+        let acquired = pool.acquire(key, || tunnel(SystemTime::now() + life)).await;
         acquired.unwrap_or_else(|failure| panic!("{failure}")).is_fresh
     }
 

@@ -12,19 +12,19 @@ use crate::proxy::buffer::{BLOCK, COPY};
 
 /// Chunks in order.
 #[derive(Default)]
-pub(super) struct Backlog {
+pub(in crate::proxy) struct Backlog {
     chunks: VecDeque<Bytes>,
     /// Small chunks after the last of `chunks`, joined.
     tail: BytesMut,
 }
 
 impl Backlog {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::proxy) fn is_empty(&self) -> bool {
         self.chunks.is_empty() && self.tail.is_empty()
     }
 
     /// Adds a chunk at the end.
-    pub(super) fn push(&mut self, chunk: Bytes) {
+    pub(in crate::proxy) fn push(&mut self, chunk: Bytes) {
         if chunk.len() > COPY || self.is_empty() {
             self.close_tail();
             self.chunks.push_back(chunk);
@@ -37,7 +37,7 @@ impl Backlog {
     }
 
     /// The oldest bytes; `None` where there are none.
-    pub(super) fn front(&mut self) -> Option<&[u8]> {
+    pub(in crate::proxy) fn front(&mut self) -> Option<&[u8]> {
         if self.chunks.is_empty() {
             self.close_tail();
         }
@@ -49,7 +49,7 @@ impl Backlog {
     }
 
     /// Forgets that many bytes of the front.
-    pub(super) fn advance(&mut self, count: usize) {
+    pub(in crate::proxy) fn advance(&mut self, count: usize) {
         if let Some(chunk) = self.chunks.front_mut() {
             chunk.advance(count);
             if chunk.is_empty() {
@@ -60,6 +60,14 @@ impl Backlog {
             // Idle connections hold no memory.
             *self = Self::default();
         }
+    }
+
+    /// Takes the oldest bytes out, at most `limit`.
+    pub(in crate::proxy) fn take(&mut self, limit: usize) -> Option<Bytes> {
+        let length = self.front()?.len();
+        let chunk = self.chunks.front_mut()?.split_to(length.min(limit));
+        self.advance(0);
+        Some(chunk)
     }
 
     fn close_tail(&mut self) {

@@ -24,7 +24,7 @@ const WAITING: usize = 8;
 
 /// Counts the chunks that a tunnel has not written yet.
 #[derive(Default)]
-pub(super) struct Pace(Arc<Waiting>);
+pub(in crate::proxy) struct Pace(Arc<Waiting>);
 
 #[derive(Default)]
 struct Waiting {
@@ -41,19 +41,19 @@ struct Chunk {
 
 impl Pace {
     /// Counts `chunk` for as long as it exists.
-    pub(super) fn count(&self, chunk: Bytes) -> Bytes {
+    pub(in crate::proxy) fn count(&self, chunk: Bytes) -> Bytes {
         self.0.chunks.fetch_add(1, Ordering::AcqRel);
         self.0.small.fetch_add(is_small(&chunk).into(), Ordering::AcqRel);
         Bytes::from_owner(Chunk { bytes: chunk, waiting: self.0.clone() })
     }
 
     /// Whether another chunk may be sent.
-    pub(super) fn has_room(&self) -> bool {
+    pub(in crate::proxy) fn has_room(&self) -> bool {
         self.0.small.load(Ordering::Acquire) < WAITING
     }
 
     /// Ready once another chunk may be sent.
-    pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(in crate::proxy) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.has_room() {
             return Poll::Ready(());
         }
@@ -62,7 +62,7 @@ impl Pace {
     }
 
     /// Ready once every chunk has left.
-    pub(super) fn poll_empty(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(in crate::proxy) fn poll_empty(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.waker.register(cx.waker());
         if self.0.chunks.load(Ordering::Acquire) == 0 { Poll::Ready(()) } else { Poll::Pending }
     }

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{Mesh, agent_name, path_text};
+use super::{Mesh, SERVICE_PORT_NAME, agent_name, path_text};
 use crate::{
     binaries, cleanup,
     daemon::Daemon,
@@ -23,7 +23,7 @@ use crate::{
 pub struct MeshBuilder {
     id: String,
     pods: Vec<(String, String, Option<u8>)>,
-    services: Vec<(String, String, u16, u16)>,
+    services: Vec<(String, String, String, u16, u16)>,
     meshed: BTreeSet<String>,
     folder: Option<PathBuf>,
     agent_flags: Vec<String>,
@@ -61,8 +61,21 @@ impl MeshBuilder {
     }
 
     /// Puts a virtual IP in front of the pod of the same name.
-    pub fn service(mut self, name: &str, address: &str, port: u16, target: u16) -> Self {
-        self.services.push((name.to_owned(), address.to_owned(), port, target));
+    pub fn service(self, name: &str, address: &str, port: u16, target: u16) -> Self {
+        self.service_with(name, address, SERVICE_PORT_NAME, port, target)
+    }
+
+    /// The same with a port called `port_name`, which may say what it speaks.
+    pub fn service_with(
+        mut self,
+        name: &str,
+        address: &str,
+        port_name: &str,
+        port: u16,
+        target: u16,
+    ) -> Self {
+        let (name, address) = (name.to_owned(), address.to_owned());
+        self.services.push((name, address, port_name.to_owned(), port, target));
         self
     }
 
@@ -179,8 +192,9 @@ impl Mesh {
             let file = format!("pod-{}.yaml", pod.name.replace('/', "-"));
             self.objects.apply(&file, &objects::pod(pod))?;
         }
-        for (name, address, port, target) in &builder.services {
-            let yaml = objects::service(name, address, *port, *target, &[self.pod(name)]);
+        for (name, address, port_name, port, target) in &builder.services {
+            let pods = [self.pod(name)];
+            let yaml = objects::service_with(name, address, port_name, *port, *target, &pods);
             self.objects.apply(&format!("service-{}.yaml", name.replace('/', "-")), &yaml)?;
         }
         Ok(())
