@@ -22,6 +22,7 @@ use super::{
     sniff::{self, Spoken},
     worker::Context,
 };
+use crate::observe::flow::HttpProtocol;
 
 mod client1;
 mod client2;
@@ -75,12 +76,16 @@ pub(super) async fn serve(
 
 async fn serve_any(network: Arc<dyn Network>, pod: &ServedPod, client: TcpStream) {
     match sniff::version(&client).await {
-        Spoken::Http2 => client2::serve(network, pod, client).await,
-        _ => serve1(network, pod, client).await,
+        Spoken::Http2 => client2::serve(network, pod.drained(), client).await,
+        _ => serve1(network, &|| pod.is_draining(), client).await,
     }
 }
 
-async fn serve1(network: Arc<dyn Network>, pod: &ServedPod, client: TcpStream) {
+async fn serve1(
+    network: Arc<dyn Network>,
+    is_draining: &(dyn Fn() -> bool + Sync),
+    client: TcpStream,
+) {
     let mut client = Client1::new(client);
     loop {
         let request = match client.next().await {
@@ -88,11 +93,11 @@ async fn serve1(network: Arc<dyn Network>, pod: &ServedPod, client: TcpStream) {
             Err(NoRequest::Closed) => return,
             Err(NoRequest::Malformed(malformed)) => {
                 client.close_after_response();
-                exchange::refuse(&*network, &mut client, malformed).await;
+                exchange::refuse(&*network, &mut client, HttpProtocol::Http1, malformed).await;
                 return client.close().await;
             }
         };
-        if pod.is_draining() {
+        if is_draining() {
             client.close_after_response();
         }
         match exchange::exchange(&network, &mut client, request).await {
@@ -100,8 +105,11 @@ async fn serve1(network: Arc<dyn Network>, pod: &ServedPod, client: TcpStream) {
             After::Responded => return client.close().await,
             After::Aborted => return client.abort().await,
             After::Upgraded(upstream, record) => {
-                return upgrade::carry(client, upstream, pod, *record).await;
+                return upgrade::carry(client, upstream, *record).await;
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,9 +43,14 @@ pub(super) struct Record {
 
 impl Record {
     pub(super) fn start(shared: &Shared, reporter: Reporter) -> Self {
+        Self::new(shared.observer.clone(), shared.node.clone(), reporter)
+    }
+
+    /// The same of a node.
+    pub(super) fn new(observer: Arc<Observer>, node: Arc<str>, reporter: Reporter) -> Self {
         Self {
-            observer: shared.observer.clone(),
-            node: shared.node.clone(),
+            observer,
+            node,
             started: Instant::now(),
             reporter,
             source: Peer::default(),

@@ -64,6 +64,16 @@ fn requests_of_one_connection_are_told_one_by_one_on_both_ways() -> Result<()> {
             assert_eq!(flow.field("destination/pod"), pod, "{flow}");
         }
     }
+    let metrics = ["curl", "-s", "--max-time", "10", "http://127.0.0.1:15020/metrics"];
+    let metrics = mesh.node("node-1").place.run(&metrics)?.success()?;
+    for account in ["api", "near"] {
+        let account = format!("destination_account=\"{account}\"");
+        let mut counted = metrics.lines().filter(|line| {
+            line.starts_with("nodemesh_requests_total{") && line.contains("response_code=\"200\"")
+        });
+        let counted = counted.find(|line| line.contains(&account)).unwrap_or_default();
+        assert!(counted.ends_with(" 2"), "{counted}\n{metrics}");
+    }
     Ok(())
 }
 
@@ -298,9 +308,7 @@ fn http2_is_spoken_where_the_client_or_the_port_does() -> Result<()> {
     for (pod, address) in [("shop/api", API), ("shop/near", NEAR), ("shop/batch", "10.96.0.83")] {
         mesh.pod(pod).serve_nginx_http2(8080, "return 200 \"$server_protocol $host\";")?;
         let url = format!("http://{address}/two");
-        let seen = curl(frontend, &["-v", "--http2-prior-knowledge", &url, &url])?;
-        eprintln!("{seen}");
-        let seen = seen.success()?;
+        let seen = curl(frontend, &["--http2-prior-knowledge", &url])?.success()?;
         assert_eq!(seen, format!("HTTP/2.0 {address}"));
         let flow = request(&mesh, "/two", &[("protocol", "HTTP/2"), ("destination/pod", pod)])?;
         assert_eq!(flow.number("http/status"), 200, "{flow}");
@@ -331,6 +339,10 @@ fn a_denied_request_is_told_so_and_not_by_whom() -> Result<()> {
         assert!(flow.field("reason").contains(&format!("{pod}-callers")), "{flow}");
         assert_eq!((flow.number("http/status"), flow.field("verdict")), (403, "DENIED"));
     }
+    let asked = ["flows", "--last", "0", "--http-status", "4xx", "--http-method", "get"];
+    let lines = mesh.nodemesh("node-1", &asked)?.success()?;
+    assert!(lines.lines().count() >= 2, "{lines}");
+    assert!(lines.lines().all(|line| line.contains(" HTTP/1.1 DENIED GET / 403 ")), "{lines}");
     Ok(())
 }
 

@@ -26,14 +26,16 @@ use super::{
 };
 use crate::{
     http1::{Frame, Framing, Malformed},
-    proxy::{
-        hbone::coalesce::{Coalesce, Flusher, coalesce},
-        pod::ServedPod,
-    },
+    observe::flow::HttpProtocol,
+    proxy::hbone::coalesce::{Coalesce, Flusher, coalesce},
 };
 
-/// Serves a client's connection to its end.
-pub(in crate::proxy) async fn serve(network: Arc<dyn Network>, pod: &ServedPod, stream: TcpStream) {
+/// Serves a client's connection to its end; once `drained` it takes no more requests.
+pub(in crate::proxy) async fn serve(
+    network: Arc<dyn Network>,
+    drained: impl Future<Output = ()>,
+    stream: TcpStream,
+) {
     let (io, flusher) = coalesce(stream);
     let mut handshake = std::pin::pin!(settings::server().handshake(io));
     let connection = poll_fn(|cx| {
@@ -46,17 +48,17 @@ pub(in crate::proxy) async fn serve(network: Arc<dyn Network>, pod: &ServedPod, 
     });
     // A client that cannot even say hello is told so by the protocol.
     if let Some(connection) = connection.await {
-        run(network, pod, connection, flusher).await;
+        run(network, drained, connection, flusher).await;
     }
 }
 
 async fn run(
     network: Arc<dyn Network>,
-    pod: &ServedPod,
+    drained: impl Future<Output = ()>,
     mut connection: Connection<Coalesce<TcpStream>, Bytes>,
     flusher: Flusher<TcpStream>,
 ) {
-    let mut drained = std::pin::pin!(pod.drained());
+    let mut drained = std::pin::pin!(drained);
     let mut is_closing = false;
     loop {
         let accepted = poll_fn(|cx| {
@@ -98,7 +100,9 @@ async fn serve_stream(
             After::Responded => {}
             After::Aborted | After::Upgraded(..) => client.abort(),
         },
-        Err(malformed) => exchange::refuse(&*network, &mut client, malformed).await,
+        Err(malformed) => {
+            exchange::refuse(&*network, &mut client, HttpProtocol::Http2, malformed).await;
+        }
     }
 }
 

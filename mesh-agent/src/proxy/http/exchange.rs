@@ -73,9 +73,10 @@ pub(in crate::proxy) async fn exchange<C: Client>(
 pub(in crate::proxy) async fn refuse<C: Client>(
     network: &dyn Network,
     client: &mut C,
+    protocol: HttpProtocol,
     malformed: Malformed,
 ) {
-    let mut seen = Seen::new(network.record(), HttpFlow::new(HttpProtocol::Http1));
+    let mut seen = Seen::new(network.record(), HttpFlow::new(protocol));
     let trouble = Trouble::MalformedRequest(malformed);
     answer(client, trouble.answer(None), &mut seen).await;
     seen.end(Some(&trouble));

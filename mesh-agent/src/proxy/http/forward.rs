@@ -23,6 +23,10 @@ use super::{
 };
 use crate::proxy::{failure::Failure, route::Upstream as Place};
 
+/// How often a request is sent anew because its connection had ended before: a server that refuses
+/// every stream would be asked without end.
+const RENEWALS: u32 = 3;
+
 /// Where a request goes, and within which bounds.
 #[derive(Clone, Copy)]
 pub(super) struct Target<'t> {
@@ -93,8 +97,9 @@ impl<'f, C: Client> Forward<'f, C> {
         mut mirrors: Mirrors,
     ) -> Result<After, Trouble> {
         let mut retries = Retries::new(self.target.retry);
-        let mut wants_new = false;
+        let mut renewals = 0;
         loop {
+            let wants_new = renewals > 0;
             let tried = self.attempt(response_filters, &mut mirrors, &retries, wants_new).await;
             let Failed { trouble, again } = match tried {
                 Ok(after) => return Ok(after),
@@ -103,8 +108,8 @@ impl<'f, C: Client> Forward<'f, C> {
             let pause = match again {
                 Again::Never => None,
                 Again::OnNewConnection => {
-                    wants_new = true;
-                    Some(Duration::ZERO)
+                    renewals += 1;
+                    (renewals <= RENEWALS).then_some(Duration::ZERO)
                 }
                 Again::NotConnected => retries.after_connect(fastrand::f64()),
                 Again::AsTheRuleSays => retries.next(fastrand::f64()),

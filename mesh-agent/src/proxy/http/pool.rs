@@ -45,6 +45,7 @@ pub(in crate::proxy) enum Reach {
 
 /// The connections.
 #[derive(Default)]
+#[expect(clippy::vec_box, reason = "each request moves one out and in, and they are large")]
 pub(in crate::proxy) struct Pool {
     idle: Mutex<HashMap<Key, Vec<Box<Upstream1>>>>,
 }

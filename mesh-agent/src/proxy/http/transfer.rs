@@ -177,6 +177,7 @@ impl<'t, C: Client> Transfer<'t, C> {
     }
 
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Gone> {
+        let mut waits_for_client = false;
         while matches!(self.upload, Upload::Replaying(_) | Upload::Reading) {
             match self.upstream.poll_room(cx) {
                 Poll::Ready(Ok(())) => {}
@@ -201,7 +202,10 @@ impl<'t, C: Client> Transfer<'t, C> {
                         self.mirrors.give(&frame);
                         frame
                     }
-                    Poll::Pending => break,
+                    Poll::Pending => {
+                        waits_for_client = true;
+                        break;
+                    }
                 },
                 Upload::Ended | Upload::Stopped => break,
             };
@@ -214,10 +218,8 @@ impl<'t, C: Client> Transfer<'t, C> {
         if let Poll::Ready(Err(_)) = self.upstream.poll_flush(cx) {
             self.upload = Upload::Stopped;
         }
-        // Without a wish for more of the body, whether the client is still there has to be asked.
-        if let (Upload::Ended | Upload::Stopped, Poll::Ready(gone)) =
-            (self.upload, self.client.poll_gone(cx))
-        {
+        // Where nobody waits for more of the body, whether the client is still there has to be asked.
+        if !waits_for_client && let Poll::Ready(gone) = self.client.poll_gone(cx) {
             return Err(gone);
         }
         if self.upload == Upload::Ended && !self.is_half_closed && self.client.is_half_closed() {

@@ -6,18 +6,12 @@ use tokio::io::AsyncWriteExt;
 
 use super::{client1::Client1, message::Client, transport::Transport, upstream1::Upstream1};
 use crate::proxy::{
-    pod::ServedPod,
     record::Record,
     relay::{self, Transferred},
 };
 
 /// Carries both sides to their end, beginning with what either has said already.
-pub(super) async fn carry(
-    mut client: Client1,
-    mut upstream: Box<Upstream1>,
-    pod: &ServedPod,
-    record: Record,
-) {
+pub(super) async fn carry(mut client: Client1, mut upstream: Box<Upstream1>, record: Record) {
     client.pass_on(upstream.take_input());
     upstream.pass_on(client.take_input());
     let passed_on = poll_fn(|cx| {
@@ -32,14 +26,13 @@ pub(super) async fn carry(
         return client.abort().await;
     }
     record.carried();
-    record.end(relay(client.into_transport(), *upstream, pod).await.unwrap_or_default());
+    record.end(relay(client.into_transport(), *upstream).await.unwrap_or_default());
 }
 
-async fn relay(client: Transport, upstream: Upstream1, pod: &ServedPod) -> io::Result<Transferred> {
+async fn relay(client: Transport, upstream: Upstream1) -> io::Result<Transferred> {
     // Clients are not reached through tunnels.
     let Transport::Tcp(mut client) = client else { return Ok(Transferred::default()) };
-    let (transport, mut leash) = upstream.into_parts();
-    leash.hold_to(pod);
+    let (transport, leash) = upstream.into_parts();
     match transport {
         Transport::Tcp(upstream) => Ok(relay::tcp::relay(client, upstream, leash).await),
         Transport::Tunnel(tunnelled) => {

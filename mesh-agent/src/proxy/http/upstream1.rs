@@ -60,6 +60,7 @@ impl Upstream1 {
             && self.is_sent
             && self.wire.is_body_read()
             && self.wire.input.is_empty()
+            && self.wire.output.is_empty()
             && self.leash.poll_end(&mut cx).is_pending()
             && self.wire.poll_fill(&mut cx).is_pending()
     }

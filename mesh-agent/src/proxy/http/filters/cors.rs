@@ -2,7 +2,7 @@
 //! (<https://fetch.spec.whatwg.org/#http-cors-protocol>).
 
 use http::{
-    HeaderMap, HeaderValue, Method, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
     header::{
         ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS,
         ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
@@ -28,7 +28,7 @@ pub(super) fn preflight(cors: &Cors, request: &Request) -> Option<Response> {
     }
     let methods = cors.allow_methods.as_ref().map(|them| list(them.iter().map(Method::as_str)));
     let asked_headers = headers.get(ACCESS_CONTROL_REQUEST_HEADERS);
-    let names = cors.allow_headers.as_ref().map(|names| list(names.iter().map(|it| it.as_str())));
+    let names = cors.allow_headers.as_ref().map(|names| list(names.iter().map(HeaderName::as_str)));
     let to = &mut response.headers;
     insert(
         to,
@@ -94,7 +94,7 @@ fn list<'n>(names: impl Iterator<Item = &'n str>) -> Option<HeaderValue> {
     HeaderValue::try_from(names.join(", ")).ok().filter(|list| !list.is_empty())
 }
 
-fn insert(headers: &mut HeaderMap, name: http::HeaderName, value: Option<HeaderValue>) {
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
     if let Some(value) = value {
         headers.insert(name, value);
     }
