@@ -66,6 +66,7 @@ impl Observer {
 
     /// Takes a request that has ended.
     pub fn request(&self, flow: Flow) {
+        self.metrics.request(&flow);
         self.ring.push(flow);
     }
 

@@ -1,4 +1,4 @@
-//! `nodemesh flows`: the connections that ended, of every agent of this machine, by time.
+//! `nodemesh flows`: the connections and requests that ended, of every agent of this machine, by time.
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
@@ -20,7 +20,8 @@ const MERGE: Duration = Duration::from_millis(100);
 /// Flows that may wait to be printed.
 const QUEUE: usize = 256;
 
-/// Shows connections that ended: who called whom, what became of it, how it was protected.
+/// Shows connections and requests that ended: who called whom, what became of it, how it was
+/// protected.
 ///
 /// A connection between two nodes is seen by both: once by the caller's agent (reporter=source)
 /// and once by that of the pod that is called (reporter=destination). The fields of `-o json` are
@@ -41,6 +42,18 @@ pub struct Args {
     /// Only flows with this verdict; may be repeated
     #[arg(long = "verdict", value_name = "VERDICT", ignore_case = true)]
     verdicts: Vec<Verdict>,
+    /// Only flows of this protocol: tcp, http, http/1.1, http/2 or grpc; may be repeated
+    #[arg(long = "protocol", value_name = "PROTOCOL")]
+    protocols: Vec<String>,
+    /// Only requests that were answered with this status, or class of statuses; may be repeated
+    #[arg(long = "http-status", value_name = "503|5xx")]
+    http_statuses: Vec<String>,
+    /// Only requests with this method; may be repeated
+    #[arg(long = "http-method", value_name = "METHOD")]
+    http_methods: Vec<String>,
+    /// Only requests for this path, or with a `*` at the end what it begins with; may be repeated
+    #[arg(long = "http-path", value_name = "PATH")]
+    http_paths: Vec<String>,
     /// A line for people, or a JSON object, a flow
     #[arg(short, long, value_name = "FORMAT", default_value = "compact")]
     output: Format,
@@ -109,7 +122,14 @@ impl Args {
             Verdict::Error => v1::Verdict::Error.into(),
             Verdict::Audit => v1::Verdict::Audit.into(),
         });
-        let filter = v1::FlowFilter { pods: self.pods.clone(), verdicts: verdicts.collect() };
+        let filter = v1::FlowFilter {
+            pods: self.pods.clone(),
+            verdicts: verdicts.collect(),
+            protocols: self.protocols.clone(),
+            http_statuses: self.http_statuses.clone(),
+            http_methods: self.http_methods.clone(),
+            http_paths: self.http_paths.clone(),
+        };
         v1::ObserveRequest { last: self.last, follow: self.follow, filter: Some(filter) }
     }
 

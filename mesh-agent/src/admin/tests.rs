@@ -73,7 +73,8 @@ async fn flows_are_given_out_and_followed() {
     observer.record(Flow { verdict: Verdict::Denied, ..flow(2) });
     let mut client = client(&path).await;
 
-    let denied = v1::FlowFilter { verdicts: vec![v1::Verdict::Denied.into()], pods: Vec::new() };
+    let denied =
+        v1::FlowFilter { verdicts: vec![v1::Verdict::Denied.into()], ..Default::default() };
     let request = |last, follow, filter| v1::ObserveRequest { last, follow, filter };
     let stream = client.observe(request(0, false, Some(denied))).await.expect("a stream");
     let mut stream = stream.into_inner();

@@ -6,8 +6,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+mod filter;
 mod http;
 
+pub use filter::{FlowFilter, InvalidFilter};
 pub use http::{HttpFlow, HttpProtocol};
 use mesh_common::{api::v1, identity::SpiffeId, model::NamespacedName};
 
@@ -215,85 +217,6 @@ impl From<Security> for v1::Security {
             Security::Plaintext => Self::Plaintext,
             Security::Unmeshed => Self::Unmeshed,
         }
-    }
-}
-
-/// Which flows someone wants to see: those that match every part that is not empty.
-#[derive(Clone, Debug, Default)]
-pub struct FlowFilter {
-    pods: Vec<PodPattern>,
-    verdicts: Vec<Verdict>,
-}
-
-/// A pod as people name it: with its namespace or in any.
-#[derive(Clone, Debug)]
-struct PodPattern {
-    namespace: Option<String>,
-    name: String,
-}
-
-/// Why a filter means nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the filter holds a verdict that this agent does not know; use FORWARDED, DENIED, ERROR or AUDIT"
-)]
-pub struct InvalidFilter;
-
-impl TryFrom<v1::FlowFilter> for FlowFilter {
-    type Error = InvalidFilter;
-
-    fn try_from(wire: v1::FlowFilter) -> Result<Self, Self::Error> {
-        let verdict = |verdict: v1::Verdict| match verdict {
-            v1::Verdict::Forwarded => Ok(Verdict::Forwarded),
-            v1::Verdict::Denied => Ok(Verdict::Denied),
-            v1::Verdict::Error => Ok(Verdict::Error),
-            v1::Verdict::Audit => Ok(Verdict::Audit),
-            v1::Verdict::Unspecified => Err(InvalidFilter),
-        };
-        let known = |value: i32| v1::Verdict::try_from(value).map_err(|_| InvalidFilter);
-        let verdicts = wire.verdicts.into_iter().map(|value| verdict(known(value)?));
-        Ok(Self {
-            verdicts: verdicts.collect::<Result<_, _>>()?,
-            pods: wire.pods.iter().map(|text| PodPattern::new(text)).collect(),
-        })
-    }
-}
-
-impl FlowFilter {
-    /// Whether `flow` is to be shown.
-    pub fn matches(&self, flow: &Flow) -> bool {
-        let pod = |pattern: &PodPattern| {
-            [&flow.source, &flow.destination]
-                .iter()
-                .any(|peer| peer.pod.as_ref().is_some_and(|pod| pattern.matches(pod)))
-        };
-        (self.pods.is_empty() || self.pods.iter().any(pod))
-            && (self.verdicts.is_empty() || self.verdicts.contains(&flow.verdict))
-    }
-
-    /// The last `last` of `flows` (0: all) that match, in their order.
-    pub(super) fn last_of(&self, flows: Vec<Arc<Flow>>, last: usize) -> Vec<Arc<Flow>> {
-        let mut matching: Vec<_> = flows.into_iter().filter(|flow| self.matches(flow)).collect();
-        if last != 0 {
-            matching.drain(..matching.len().saturating_sub(last));
-        }
-        matching
-    }
-}
-
-impl PodPattern {
-    fn new(text: &str) -> Self {
-        match text.split_once('/') {
-            Some((namespace, name)) => {
-                Self { namespace: Some(namespace.to_owned()), name: name.to_owned() }
-            }
-            None => Self { namespace: None, name: text.to_owned() },
-        }
-    }
-
-    fn matches(&self, pod: &NamespacedName) -> bool {
-        *self.name == *pod.name
-            && self.namespace.as_deref().is_none_or(|namespace| *namespace == *pod.namespace)
     }
 }
 

@@ -17,9 +17,11 @@ use prometheus_client::{
 
 mod bounded;
 mod labels;
+mod requests;
 
 use bounded::Bounded;
 use labels::{ClosedLabels, EdgeLabels};
+use requests::Requests;
 
 use super::flow::{Edge, Flow, Verdict};
 
@@ -88,6 +90,10 @@ impl Metrics {
         });
     }
 
+    pub(super) fn request(&self, flow: &Flow) {
+        self.connections.requests.count(flow);
+    }
+
     pub(super) fn unknown_origin(&self) {
         self.connections.unknown_origins.fetch_add(1, Ordering::Relaxed);
     }
@@ -135,11 +141,12 @@ impl Series {
     }
 }
 
-/// What connections count into, and how that is written.
+/// What connections and requests count into, and how that is written.
 #[derive(Debug)]
 struct Connections {
     opened: Bounded<EdgeLabels, AtomicU64>,
     closed: Bounded<ClosedLabels, Closed>,
+    requests: Requests,
     unknown_origins: AtomicU64,
     missed_flows: AtomicU64,
     handshakes_given_up: AtomicU64,
@@ -165,6 +172,7 @@ impl Connections {
         Self {
             opened: Bounded::new(limit),
             closed: Bounded::new(limit),
+            requests: Requests::new(limit),
             unknown_origins: AtomicU64::new(0),
             missed_flows: AtomicU64::new(0),
             handshakes_given_up: AtomicU64::new(0),
@@ -196,11 +204,13 @@ impl Collector for Connections {
         for (name, help, count) in families {
             self.closed.encode(&mut encoder, name, help, count)?;
         }
-        let overflows = self.opened.overflows() + self.closed.overflows();
+        self.requests.encode(&mut encoder)?;
+        let overflows =
+            self.opened.overflows() + self.closed.overflows() + self.requests.overflows();
         for (name, help, count) in [
             (
                 "nodemesh_metrics_overflows",
-                "Times that a connection was counted as `other`, because its family is full",
+                "Times that a connection or request was counted as `other`, because its family is full",
                 overflows,
             ),
             (

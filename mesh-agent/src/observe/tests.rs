@@ -49,6 +49,7 @@ fn filter(pods: &[&str], verdicts: &[v1::Verdict]) -> FlowFilter {
     v1::FlowFilter {
         pods: pods.iter().map(ToString::to_string).collect(),
         verdicts: verdicts.iter().map(|verdict| (*verdict).into()).collect(),
+        ..Default::default()
     }
     .try_into()
     .expect("a filter")

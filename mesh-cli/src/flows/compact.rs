@@ -16,19 +16,44 @@ pub fn line(flow: &v1::Flow, palette: Palette) -> String {
     if let Some(service) = &flow.service {
         line += &format!(" [{}/{}]", service.namespace, service.name);
     }
-    line += &format!(" TCP {}", verdict(flow.verdict(), palette));
+    line += &format!(" {} {}", super::json::protocol(flow), verdict(flow.verdict(), palette));
+    if let Some(http) = &flow.http {
+        line += &request(http, flow.duration_nanos);
+    }
     if !flow.reason.is_empty() {
         line += &format!(" ({})", flow.reason);
     }
     line += &format!(
-        " {} reporter={} sent={} received={} {}",
+        " {} reporter={} sent={} received={}",
         security(flow.security(), palette),
         super::json::reporter(flow.reporter()),
         bytes(flow.bytes_sent),
         bytes(flow.bytes_received),
-        duration(flow.duration_nanos),
     );
+    if flow.http.is_none() {
+        line += &format!(" {}", duration(flow.duration_nanos));
+    }
     line
+}
+
+/// `GET /path 200 4.2ms`, and what is out of the ordinary.
+fn request(http: &v1::HttpFlow, nanos: u64) -> String {
+    let status = if http.status == 0 { "-".to_owned() } else { http.status.to_string() };
+    let method = if http.method.is_empty() { "-" } else { &http.method };
+    let mut text = format!(" {method} {} {status} {}", http.path, duration(nanos));
+    if let Some(status) = http.grpc_status {
+        text += &format!(" grpc-status={status}");
+    }
+    if let Some(route) = &http.route {
+        text += &format!(" route={}/{} rule={}", route.namespace, route.name, http.rule);
+    }
+    if http.retries > 0 {
+        text += &format!(" retries={}", http.retries);
+    }
+    if !http.code.is_empty() {
+        text += &format!(" error={}", http.code);
+    }
+    text
 }
 
 /// The pod, or else the address, and the identity.
@@ -78,6 +103,26 @@ mod tests {
              shop/web (spiffe://cluster.local/ns/shop/sa/web) [shop/web] TCP FORWARDED \
              security=mtls reporter=source sent=83B received=1.5KiB 2.50ms"
         );
+    }
+
+    #[test]
+    fn says_of_a_request_what_it_was() {
+        let route = v1::NamespacedName { namespace: "shop".into(), name: "canary".into() };
+        let http = v1::HttpFlow {
+            protocol: "HTTP/1.1".into(),
+            method: "GET".into(),
+            path: "/path".into(),
+            status: 504,
+            grpc_status: None,
+            route: Some(route),
+            rule: "0".into(),
+            retries: 2,
+            code: "request_timeout".into(),
+        };
+        let line = line(&v1::Flow { http: Some(http), ..flow() }, Palette::plain());
+        let expected = " HTTP/1.1 FORWARDED GET /path 504 2.50ms route=shop/canary rule=0 retries=2 \
+                        error=request_timeout security=mtls ";
+        assert!(line.contains(expected) && line.ends_with(" received=1.5KiB"), "{line}");
     }
 
     #[test]

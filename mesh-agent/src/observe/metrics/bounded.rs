@@ -13,7 +13,7 @@ use std::{
 };
 
 use prometheus_client::{
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, LabelSetEncoder},
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, LabelSetEncoder, MetricEncoder},
     metrics::{MetricType, counter::ConstCounter},
 };
 
@@ -82,11 +82,24 @@ impl<L: Labels, V: Default> Bounded<L, V> {
         help: &str,
         count: fn(&V) -> &AtomicU64,
     ) -> Result<(), std::fmt::Error> {
-        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        self.encode_as(encoder, name, help, MetricType::Counter, |value, metric| {
+            ConstCounter::new(count(value).load(Ordering::Relaxed)).encode(metric)
+        })
+    }
+
+    /// Lets `write` write every series, as a metric called `name` of that kind.
+    pub(super) fn encode_as(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+        kind: MetricType,
+        write: impl Fn(&V, MetricEncoder<'_>) -> Result<(), std::fmt::Error>,
+    ) -> Result<(), std::fmt::Error> {
+        let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         for (labels, series) in &table.series {
-            let value = count(&series.value).load(Ordering::Relaxed);
-            ConstCounter::new(value).encode(metric.encode_family(&LabelSet(labels))?)?;
+            write(&series.value, metric.encode_family(&LabelSet(labels))?)?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use mesh_common::{identity::SpiffeId, model::NamespacedName};
 use prometheus_client::encoding::{EncodeLabel, LabelSetEncoder};
 
 use super::Labels;
-use crate::observe::flow::{Edge, Peer, Reporter, Security, Verdict};
+use crate::observe::flow::{Edge, HttpFlow, HttpProtocol, Peer, Reporter, Security, Verdict};
 
 /// The value of a label that does not apply.
 const NONE: &str = "";
@@ -12,6 +12,9 @@ const NONE: &str = "";
 const UNKNOWN: &str = "unknown";
 /// The value for what is counted together because its family is full.
 const OTHER: &str = "other";
+
+/// One more than the highest status that gRPC knows.
+const GRPC_STATUSES: u16 = 17;
 
 /// A label's value that is known, not known, or given up for lack of space.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -99,6 +102,49 @@ impl Labels for ClosedLabels {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
         self.edge.encode(encoder)?;
         ("verdict", self.verdict.as_str()).encode(encoder.encode_label())
+    }
+}
+
+/// The labels of a request that has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct RequestLabels {
+    edge: EdgeLabels,
+    protocol: HttpProtocol,
+    status: Option<u16>,
+    grpc_status: Option<u16>,
+    code: Option<&'static str>,
+}
+
+impl RequestLabels {
+    pub(super) fn new(edge: EdgeLabels, http: &HttpFlow) -> Self {
+        Self {
+            edge,
+            protocol: http.protocol,
+            status: http.status.map(|status| status.as_u16()),
+            // A server may say what it likes; gRPC knows these.
+            grpc_status: http.grpc_status.map(|status| status.min(GRPC_STATUSES)),
+            code: http.code,
+        }
+    }
+}
+
+impl Labels for RequestLabels {
+    fn overflow(&self) -> Self {
+        Self { edge: self.edge.overflow(), ..self.clone() }
+    }
+
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.edge.encode(encoder)?;
+        let number = |number: Option<u16>| number.map(|it| it.to_string()).unwrap_or_default();
+        for (label, value) in [
+            ("protocol", self.protocol.as_str()),
+            ("response_code", &number(self.status)),
+            ("grpc_status", &number(self.grpc_status)),
+            ("error", self.code.unwrap_or(NONE)),
+        ] {
+            (label, value).encode(encoder.encode_label())?;
+        }
+        Ok(())
     }
 }
 

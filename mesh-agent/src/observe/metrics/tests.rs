@@ -1,9 +1,11 @@
 //! What Prometheus reads.
 
+use http::StatusCode;
+
 use super::*;
 use crate::observe::{
     Observer,
-    flow::{Peer, Reporter, Security, Verdict},
+    flow::{HttpFlow, HttpProtocol, Peer, Reporter, Security, Verdict},
     tests::flow,
 };
 
@@ -103,4 +105,36 @@ fn a_full_family_counts_the_rest_together() {
     });
     assert!(other.is_some_and(|line| line.ends_with(" 10")), "{other:?}");
     assert!(text.contains("nodemesh_metrics_overflows_total 20"));
+}
+
+#[test]
+fn requests_are_counted_by_outcome_and_timed() {
+    let metrics = Arc::new(Metrics::new());
+    let observer = Observer::new(4, Arc::clone(&metrics));
+    for (status, millis) in [(200, 2), (200, 20_000), (503, 2)] {
+        let http = HttpFlow {
+            status: StatusCode::from_u16(status).ok(),
+            code: (status == 503).then_some("no_endpoint"),
+            ..HttpFlow::new(HttpProtocol::Http1)
+        };
+        let duration = std::time::Duration::from_millis(millis);
+        observer.request(Flow { http: Some(Box::new(http)), duration, ..flow(1) });
+    }
+    let text = metrics.encode();
+    let line = |name: &str, labels: &[&str]| {
+        let mut lines = text.lines().filter(|line| line.starts_with(name));
+        let line = lines.find(|line| labels.iter().all(|label| line.contains(label)));
+        line.and_then(|line| line.rsplit(' ').next()).unwrap_or_else(|| panic!("{name}: {text}"))
+    };
+    let ok = ["protocol=\"HTTP/1.1\"", "response_code=\"200\"", "grpc_status=\"\"", "error=\"\""];
+    assert_eq!(line("nodemesh_requests_total{", &ok), "2");
+    let failed = ["response_code=\"503\"", "error=\"no_endpoint\""];
+    assert_eq!(line("nodemesh_requests_total{", &failed), "1");
+    let took = "nodemesh_request_duration_seconds";
+    for (bound, count) in [("0.001", "0"), ("0.0025", "2"), ("10.0", "2"), ("+Inf", "3")] {
+        let label = format!("le=\"{bound}\"");
+        assert_eq!(line(&format!("{took}_bucket{{"), &[&label]), count, "{bound}");
+    }
+    assert_eq!(line(&format!("{took}_count{{"), &[]), "3");
+    assert!(line(&format!("{took}_sum{{"), &[]).starts_with("20.004"));
 }

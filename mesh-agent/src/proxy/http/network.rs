@@ -84,8 +84,8 @@ impl Network for PodNetwork {
     }
 
     fn routes(&self) -> Option<Arc<Routes>> {
-        let (service, port) = self.called();
-        self.context.shared.snapshot.routes_for(service, port, &self.pod.pod.name.namespace)
+        let namespace = &self.pod.pod.name.namespace;
+        self.context.shared.snapshot.routes_for(self.destination, namespace)
     }
 
     fn version_of(&self, service: &NamespacedName, port: u16) -> Option<Version> {
