@@ -105,7 +105,7 @@ async fn serve1(
             After::Responded => return client.close().await,
             After::Aborted => return client.abort().await,
             After::Upgraded(upstream, record) => {
-                return upgrade::carry(client, upstream, *record).await;
+                return upgrade::carry(client, upstream, *record, network.meters()).await;
             }
         }
     }

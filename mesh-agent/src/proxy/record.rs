@@ -26,7 +26,6 @@ use crate::{
 };
 
 /// A connection that has not ended.
-#[derive(Clone)]
 pub(super) struct Record {
     observer: Arc<Observer>,
     node: Arc<str>,
@@ -157,6 +156,23 @@ impl Record {
         let told = self.metered.take().map(Metered::finish).unwrap_or_default();
         let flow = self.flow(verdict, reason, from_client, to_client);
         self.observer.ended_after(flow, told);
+    }
+
+    /// A record of what goes on where a request ends: with another protocol on its connections.
+    pub(super) fn continued(&self) -> Self {
+        Self {
+            observer: self.observer.clone(),
+            node: self.node.clone(),
+            started: self.started,
+            reporter: self.reporter,
+            source: self.source.clone(),
+            destination: self.destination.clone(),
+            service: self.service.clone(),
+            security: self.security,
+            audit: self.audit.clone(),
+            metered: None,
+            caveat: self.caveat,
+        }
     }
 
     /// It was a request, which has ended; `trouble` is what the client was told instead of, or

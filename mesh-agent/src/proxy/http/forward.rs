@@ -169,7 +169,7 @@ impl<'f, C: Client> Forward<'f, C> {
         transfer.body(is_upgrade).await.map_err(|lost| Failed::finally(lost.into_trouble(true)))?;
         match upstream {
             Upstream::Http1(upstream) if is_upgrade => {
-                return Ok(After::Upgraded(upstream, Box::new(self.seen.record.clone())));
+                return Ok(After::Upgraded(upstream, Box::new(self.seen.record.continued())));
             }
             Upstream::Http1(upstream) => self.network.pool().put(key, upstream),
             Upstream::Http2(_) => {}

@@ -18,6 +18,7 @@ use crate::{
     observe::flow::Reporter,
     proxy::{
         failure::Failure,
+        meter::Meters,
         pod::ServedPod,
         protocol::{self, Protocol},
         reach::{self, Connected},
@@ -65,6 +66,9 @@ pub(in crate::proxy) trait Network: Send + Sync {
 
     /// A record of a request that begins.
     fn record(&self) -> Record;
+
+    /// What connections that go on with another protocol move.
+    fn meters(&self) -> &Arc<Meters>;
 }
 
 /// The mesh as a pod of this node sees it.
@@ -145,6 +149,10 @@ impl Network for PodNetwork {
             };
             Ok(Dialled { transport, leash, audit })
         })
+    }
+
+    fn meters(&self) -> &Arc<Meters> {
+        &self.context.meters
     }
 
     fn record(&self) -> Record {

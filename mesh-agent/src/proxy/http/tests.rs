@@ -38,6 +38,7 @@ use crate::{
     },
     proxy::{
         failure::Failure,
+        meter::Meters,
         record::Record,
         revoke::Leash,
         route::{Upstream as Place, Via},
@@ -52,6 +53,7 @@ struct Loopback {
     http2: Vec<NamespacedName>,
     pool: Pool,
     streams: upstream2::Pool,
+    meters: Arc<Meters>,
     observer: Arc<Observer>,
 }
 
@@ -70,6 +72,7 @@ impl Loopback {
             http2: Vec::new(),
             pool: Pool::default(),
             streams: upstream2::Pool::default(),
+            meters: Arc::default(),
             observer: Arc::new(Observer::new(100, Arc::new(Metrics::new()))),
         }
     }
@@ -88,6 +91,7 @@ fn attached(kind: RouteKind, rules: Vec<RouteRule>) -> Routes {
     let route = Arc::new(Route {
         name: named("route"),
         kind,
+        hostnames: Vec::new(),
         created: 0,
         parents: vec![RouteParent { service: named("web"), port: None }],
         rules,
@@ -134,6 +138,10 @@ impl Network for Loopback {
             let transport = Transport::Tcp(stream);
             Ok(Dialled { transport, leash: Leash::default(), audit: None })
         })
+    }
+
+    fn meters(&self) -> &Arc<Meters> {
+        &self.meters
     }
 
     fn record(&self) -> Record {
