@@ -61,6 +61,8 @@ pub struct PodState {
     pub uncaptured: Option<Uncaptured>,
     /// Why, where that is not plain.
     pub reason: String,
+    /// What is worth knowing of it and no problem.
+    pub notes: Vec<String>,
     /// Proxied connections.
     pub connections: usize,
 }
@@ -267,6 +269,7 @@ impl From<&PodState> for v1::PodStatus {
             connections: u32::try_from(pod.connections).unwrap_or(u32::MAX),
             unmeshed: 0,
             plaintext: 0,
+            notes: pod.notes.clone(),
         }
     }
 }
@@ -318,6 +321,7 @@ mod tests {
             phase: Phase::Waiting,
             uncaptured: Some(Uncaptured::Waiting),
             reason: "waits for its certificate".into(),
+            notes: Vec::new(),
             connections: 0,
         };
         status.set_pods(vec![pod.clone()], false);

@@ -5,12 +5,19 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Subcommand;
-use mesh_common::model::{
-    Action, NamespacedName, PeerMode, Resource, ResourceKey, ResourceKind, Service, Workload,
+use mesh_common::{
+    api::v1,
+    model::{
+        Action, NamespacedName, PeerMode, Resource, ResourceKey, ResourceKind, Service, Workload,
+    },
 };
 use mesh_controller::compile::Compiled;
 
-use crate::{agents, cluster::ClusterArgs, output, picture};
+use crate::{
+    agents::{self, Sockets},
+    cluster::ClusterArgs,
+    output, picture, status,
+};
 
 /// Shows what the mesh makes of a pod or a Service.
 ///
@@ -24,9 +31,20 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum What {
     /// A pod: identity, Services, policies, modes
-    Pod(Named),
+    ///
+    /// On the pod's own node also what its agent notes of it, such as interfaces that are not in
+    /// the mesh.
+    Pod(DescribedPod),
     /// A Service: its pods, and what of them is in the mesh
     Service(Named),
+}
+
+#[derive(Debug, clap::Args)]
+struct DescribedPod {
+    #[command(flatten)]
+    named: Named,
+    #[command(flatten)]
+    sockets: Sockets,
 }
 
 /// Shows the values that are in effect for a pod, and where each comes from.
@@ -55,7 +73,10 @@ struct Named {
 /// Where the cluster does not know what is asked for, refuses, or is not reached.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let text = match &args.what {
-        What::Pod(named) => named.find(ResourceKind::Workload, pod)?,
+        What::Pod(DescribedPod { named, sockets }) => {
+            let found = named.find(ResourceKind::Workload, pod)?;
+            found + &rows(&notes(&ask_agents(sockets)?, &named.name()))
+        }
         What::Service(named) => named.find(ResourceKind::Service, service)?,
     };
     output::print(&text)?;
@@ -123,6 +144,24 @@ fn pod(_: &Compiled, resource: &Resource) -> String {
             list(workload.authorization_policies.iter().map(ToString::to_string).collect()),
         ),
     ])
+}
+
+/// What the agents of this machine say. Elsewhere there are none, which is no error: most of what is
+/// described the API server knows.
+fn ask_agents(sockets: &Sockets) -> anyhow::Result<Vec<v1::NodeStatus>> {
+    let runtime = agents::runtime()?;
+    let sockets = sockets.find().unwrap_or_default();
+    let answers = sockets.iter().map(|socket| runtime.block_on(status::ask(socket)));
+    Ok(answers.filter_map(Result::ok).collect())
+}
+
+fn notes(agents: &[v1::NodeStatus], pod: &NamespacedName) -> Vec<(&'static str, String)> {
+    let is_it = |name: &v1::NamespacedName| {
+        (&*name.namespace, &*name.name) == (&*pod.namespace, &*pod.name)
+    };
+    let pods = agents.iter().flat_map(|agent| &agent.pods);
+    let pods = pods.filter(|pod| pod.name.as_ref().is_some_and(is_it));
+    pods.flat_map(|pod| &pod.notes).map(|note| ("note", note.clone())).collect()
 }
 
 fn service(compiled: &Compiled, resource: &Resource) -> String {
@@ -199,5 +238,18 @@ fn plaintext(workload: &Workload) -> String {
         (true, _) => "refused".to_owned(),
         (false, true) => "refused at some ports".to_owned(),
         (false, false) => "let in where no policy refuses it".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::json::tests::status;
+
+    #[test]
+    fn notes_are_those_of_the_pod_alone() {
+        let noted = |name: &str| notes(&[status()], &NamespacedName::new("shop", name));
+        assert_eq!(noted("web"), [("note", "interface net1 is not in the mesh".to_owned())]);
+        assert_eq!(noted("db"), []);
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     output::{self, Palette},
 };
 
-mod json;
+pub(crate) mod json;
 mod table;
 
 /// How often agents are asked with --wait.
@@ -105,7 +105,11 @@ fn look(args: &Args, runtime: &Runtime) -> anyhow::Result<Seen> {
     Ok(Seen { is_good: is_good && unreached.is_empty(), text: text.join(between), unreached })
 }
 
-async fn ask(socket: &Path) -> anyhow::Result<v1::NodeStatus> {
+/// What the agent behind a socket says.
+///
+/// # Errors
+/// Where it is not there or does not answer.
+pub async fn ask(socket: &Path) -> anyhow::Result<v1::NodeStatus> {
     let mut agent = agents::connect(socket).await?;
     let answer = tokio::time::timeout(PATIENCE, agent.get_status(v1::GetStatusRequest {})).await;
     match answer {

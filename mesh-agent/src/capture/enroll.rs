@@ -286,6 +286,16 @@ impl Capture {
         self.kernel.counters()
     }
 
+    /// What of a pod is not in the mesh, or not guarded, for people: no problems.
+    pub fn notes(&self, uid: &str) -> &[String] {
+        self.pods.get(uid).map(Captured::notes).unwrap_or_default()
+    }
+
+    /// Looks for what [`Self::notes`] tells in every pod.
+    pub fn look_around(&mut self) {
+        self.pods.values_mut().filter(|pod| !pod.record.released).for_each(Captured::look_around);
+    }
+
     /// How full the kernel maps are that have a limit; takes some milliseconds.
     ///
     /// # Errors

@@ -73,7 +73,6 @@ impl Guards {
         link: &PodLink,
     ) -> Result<Self, GuardError> {
         let Some(programs) = programs else {
-            tracing::warn!(pod = %pod.name, "{NO_TCX}");
             return Ok(Self { pod: Arc::clone(pod), inside: None, outside: None });
         };
         let cookie = pod.netns.cookie();
@@ -92,14 +91,20 @@ impl Guards {
                 let hook = wanted(pins::GUARD_HOST, programs.host, None, peer, Hook::TcxIngress);
                 Some(PinnedLink::establish(hook)?)
             }
-            None => {
-                tracing::warn!(pod = %pod.name, "{NO_PEER}");
-                None
-            }
+            None => None,
         };
         let hook = wanted(pins::GUARD_POD, programs.pod, netns, link.interface, Hook::TcxEgress);
         let inside = Some(PinnedLink::establish(hook)?);
         Ok(Self { pod: Arc::clone(pod), inside, outside })
+    }
+
+    /// What they cannot do here, for people.
+    pub fn note(&self) -> Option<&'static str> {
+        match (&self.inside, &self.outside) {
+            (None, _) => Some(NO_TCX),
+            (Some(_), None) => Some(NO_PEER),
+            (Some(_), Some(_)) => None,
+        }
     }
 
     /// Looks whether both are in place, and puts back what is not; `moved` hears of another link.

@@ -15,7 +15,7 @@ use super::{
     enroll::Pod,
     error::map,
     guard::Guards,
-    interface::PodLink,
+    interface::{self, Aside, PodLink},
     kernel::PodPrograms,
     links::{HookState, PinnedLink, Place, Wanted},
     listeners::PodListeners,
@@ -49,6 +49,7 @@ pub struct Captured {
     port_modes: Map<u32, u32>,
     /// How often the entry, the rule and the settings were put back.
     repairs: [u64; 3],
+    notes: Vec<String>,
 }
 
 impl Prepared {
@@ -103,7 +104,11 @@ impl Prepared {
         pods.insert(&record.cookie, &pod_entry(&pod, interface)).map_err(map("PODS"))?;
         // Last: from here on whatever is not captured does not get out.
         let guards = Guards::establish(&pod, pins, guards, &ends)?;
-        Ok(Captured { pod, record, link, guards, interface, config, port_modes, repairs: [0; 3] })
+        let (repairs, notes) = ([0; 3], Vec::new());
+        let mut captured =
+            Captured { pod, record, link, guards, interface, config, port_modes, repairs, notes };
+        captured.look_around();
+        Ok(captured)
     }
 }
 
@@ -119,6 +124,28 @@ impl Captured {
     pub fn let_everything_pass(&self) -> Result<(), CaptureError> {
         // Without addresses nothing is for the pod.
         configure(&self.config, &Inbound { netns: self.record.cookie, ..Inbound::default() })
+    }
+
+    /// What of the pod is not in the mesh, or not guarded, for people.
+    pub fn notes(&self) -> &[String] {
+        if self.record.released { &[] } else { &self.notes }
+    }
+
+    /// Looks for interfaces that came or went.
+    pub fn look_around(&mut self) {
+        let asides = match interface::asides(&self.pod.netns, &self.pod.addresses) {
+            Ok(asides) => asides,
+            Err(error) => {
+                tracing::warn!(pod = %self.pod.name, %error, "cannot look for further interfaces");
+                return;
+            }
+        };
+        let guards = self.guards.note().map(str::to_owned);
+        let notes: Vec<_> = guards.into_iter().chain(asides.iter().map(Aside::note)).collect();
+        for note in notes.iter().filter(|note| !self.notes.contains(note)) {
+            tracing::info!(pod = %self.pod.name, note);
+        }
+        self.notes = notes;
     }
 
     /// Looks whether the pod's hooks are in place, and puts back what is not.

@@ -13,7 +13,7 @@ use rtnetlink::{
     packet_route::{
         RouteNetlinkMessage,
         address::{AddressAttribute, AddressMessage},
-        link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
+        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
         nsid::{NsidAttribute, NsidMessage},
     },
 };
@@ -55,26 +55,95 @@ pub fn find(netns: &Netns, addresses: &[IpAddr]) -> Result<Option<PodLink>, Rout
     })
 }
 
+/// Addresses of a pod that are not in the mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aside {
+    /// The interface that has them.
+    pub interface: String,
+    /// Whether that has an address of the pod as well.
+    pub is_pods_own: bool,
+    /// The addresses, but for those that lead no further than the link.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Aside {
+    /// For people.
+    pub fn note(&self) -> String {
+        let addresses: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
+        let addresses = addresses.join(", ");
+        let name = &self.interface;
+        if self.is_pods_own {
+            return format!(
+                "interface {name} also has {addresses}, which is not in the mesh: only the pod's \
+                 own addresses are"
+            );
+        }
+        let addresses = if addresses.is_empty() { "no address".to_owned() } else { addresses };
+        format!(
+            "interface {name} ({addresses}) is not in the mesh: the proxy does not see what \
+             arrives there, and frames that leave there are not guarded"
+        )
+    }
+}
+
+/// What a pod with these addresses has besides them and loopback, by the order of its interfaces.
+///
+/// # Errors
+/// Where the kernel does not answer.
+pub fn asides(netns: &Netns, addresses: &[IpAddr]) -> Result<Vec<Aside>, RoutingError> {
+    within(netns, async |handle| {
+        let links = handle.link().get().execute().try_collect::<Vec<_>>().await;
+        let links =
+            links.map_err(|source| RoutingError::Refused { action: "list interfaces", source })?;
+        let all = all_addresses(&handle).await?;
+        let links = links.iter().filter(|it| !it.header.flags.contains(LinkFlags::Loopback));
+        Ok(links.filter_map(|link| aside(link, &all, addresses)).collect())
+    })
+}
+
+fn aside(link: &LinkMessage, all: &[AddressMessage], pods: &[IpAddr]) -> Option<Aside> {
+    let interface = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    })?;
+    let here = all.iter().filter(|it| it.header.index == link.header.index);
+    let (own, others): (Vec<_>, Vec<_>) =
+        here.filter_map(local).partition(|address| pods.contains(address));
+    let is_link_local =
+        |address: &IpAddr| matches!(address, IpAddr::V6(ipv6) if ipv6.is_unicast_link_local());
+    let addresses: Vec<_> = others.into_iter().filter(|it| !is_link_local(it)).collect();
+    let is_pods_own = !own.is_empty();
+    // The kernel puts tunnels into every namespace that are neither up nor have an address.
+    let is_in_use = !is_pods_own && link.header.flags.contains(LinkFlags::Up);
+    let is_worth_it = is_in_use || !addresses.is_empty();
+    is_worth_it.then_some(Aside { interface, is_pods_own, addresses })
+}
+
+async fn all_addresses(handle: &Handle) -> Result<Vec<AddressMessage>, RoutingError> {
+    let all = handle.address().get().execute().try_collect().await;
+    all.map_err(|source| RoutingError::Refused { action: "list addresses", source })
+}
+
+/// The interface's own address. Of a point-to-point interface `Address` is the other end's.
+fn local(message: &AddressMessage) -> Option<IpAddr> {
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    local.or_else(|| {
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    })
+}
+
 async fn interface_with(
     handle: &Handle,
     addresses: &[IpAddr],
 ) -> Result<Option<u32>, RoutingError> {
-    let all = handle.address().get().execute().try_collect::<Vec<_>>().await;
-    let all = all.map_err(|source| RoutingError::Refused { action: "list addresses", source })?;
-    // Of a point-to-point interface `Address` is the other end's.
-    let own = |message: &AddressMessage| {
-        let local = message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Local(address) => Some(*address),
-            _ => None,
-        });
-        local.or_else(|| {
-            message.attributes.iter().find_map(|attribute| match attribute {
-                AddressAttribute::Address(address) => Some(*address),
-                _ => None,
-            })
-        })
-    };
-    let found = all.iter().find(|message| own(message).is_some_and(|own| addresses.contains(&own)));
+    let all = all_addresses(handle).await?;
+    let found = all.iter().find(|message| local(message).is_some_and(|it| addresses.contains(&it)));
     Ok(found.map(|message| message.header.index))
 }
 

@@ -53,6 +53,10 @@ pub trait Captor: Send {
     fn adopted(&self) -> Vec<Arc<str>>;
     /// Looks at every hook, puts back what is missing, and reads the counters.
     fn inspect(&mut self) -> (Vec<Hook>, Vec<(&'static str, u64)>);
+    /// What is worth knowing of a pod and no problem.
+    fn notes(&self, uid: &str) -> Vec<String>;
+    /// Looks whether that is still so.
+    fn look_around(&mut self);
     /// Counts what the kernel maps hold that have a limit.
     fn map_use(&self) -> Result<Vec<MapUse>, String>;
 }
@@ -172,6 +176,7 @@ impl Enrolment {
                 phase: entry.phase(),
                 uncaptured: entry.uncaptured(),
                 reason: entry.failure.as_ref().map(|it| it.reason.clone()).unwrap_or_default(),
+                notes: captor.notes(uid),
                 connections: captor.connections(uid),
             })
             .collect();

@@ -150,6 +150,14 @@ impl Captor for Kernel {
         (hooks, counters)
     }
 
+    fn notes(&self, uid: &str) -> Vec<String> {
+        self.capture.notes(uid).to_vec()
+    }
+
+    fn look_around(&mut self) {
+        self.capture.look_around();
+    }
+
     fn map_use(&self) -> Result<Vec<MapUse>, String> {
         self.capture.map_use().map_err(|error| error.to_string())
     }

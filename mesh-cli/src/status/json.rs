@@ -62,6 +62,7 @@ struct Pod<'a> {
     connections: u32,
     unmeshed: u32,
     plaintext: u32,
+    notes: &'a [String],
 }
 
 impl<'a> Pod<'a> {
@@ -74,6 +75,7 @@ impl<'a> Pod<'a> {
             connections: pod.connections,
             unmeshed: pod.unmeshed,
             plaintext: pod.plaintext,
+            notes: &pod.notes,
         }
     }
 }
@@ -141,6 +143,7 @@ pub mod tests {
             connections,
             unmeshed: connections,
             plaintext: 2 * connections,
+            notes: (0..connections).map(|_| "interface net1 is not in the mesh".into()).collect(),
         };
         let hook =
             |name: &str, attached, repairs| v1::HookStatus { name: name.into(), attached, repairs };
@@ -178,8 +181,10 @@ pub mod tests {
              \"controller\":{\"address\":\"https://10.0.0.1:15012\",\"connected\":true,\
              \"synced\":true,\"last_error\":\"\",\"resources\":12},\
              \"pods\":[{\"name\":\"shop/db\",\"state\":\"failed\",\
-             \"reason\":\"port 15001 is in use\",\"connections\":0,\"unmeshed\":0,\"plaintext\":0},\
-             {\"name\":\"shop/web\",\"state\":\"captured\",\"reason\":\"\",\"connections\":1,\"unmeshed\":1,\"plaintext\":2}],\
+             \"reason\":\"port 15001 is in use\",\"connections\":0,\"unmeshed\":0,\"plaintext\":0,\
+             \"notes\":[]},\
+             {\"name\":\"shop/web\",\"state\":\"captured\",\"reason\":\"\",\"connections\":1,\"unmeshed\":1,\"plaintext\":2,\
+             \"notes\":[\"interface net1 is not in the mesh\"]}],\
              \"hooks\":[{\"name\":\"connect4\",\"attached\":true,\"repairs\":2},\
              {\"name\":\"inbound shop/web\",\"attached\":false,\"repairs\":0}],\
              \"certificates\":[{\"identity\":\"spiffe://cluster.local/ns/shop/sa/web\",\

@@ -14,6 +14,11 @@ pub fn section(status: &v1::NodeStatus, palette: Palette) -> String {
     ];
     text += &columns("  ", &facts);
     part(&mut text, "pods", status.pods.iter().map(pod).collect());
+    // Few pods have any.
+    let notes: Vec<_> = status.pods.iter().flat_map(notes).collect();
+    if !notes.is_empty() {
+        part(&mut text, "notes", notes);
+    }
     part(&mut text, "hooks", status.hooks.iter().map(hook).collect());
     part(&mut text, "certificates", status.certificates.iter().map(certificate).collect());
     if status.problems.is_empty() {
@@ -70,9 +75,16 @@ fn not_tcp(status: &v1::NodeStatus) -> String {
     )
 }
 
-fn pod(pod: &v1::PodStatus) -> Vec<String> {
+fn notes(pod: &v1::PodStatus) -> impl Iterator<Item = Vec<String>> {
+    pod.notes.iter().map(|note| vec![name(pod), note.clone()])
+}
+
+fn name(pod: &v1::PodStatus) -> String {
     let name = pod.name.as_ref();
-    let name = name.map_or_else(String::new, |it| format!("{}/{}", it.namespace, it.name));
+    name.map_or_else(String::new, |it| format!("{}/{}", it.namespace, it.name))
+}
+
+fn pod(pod: &v1::PodStatus) -> Vec<String> {
     let mut connections = match pod.connections {
         1 => "1 connection".to_owned(),
         count => format!("{count} connections"),
@@ -83,7 +95,7 @@ fn pod(pod: &v1::PodStatus) -> Vec<String> {
     if pod.plaintext > 0 {
         connections += &format!(", {} plaintext", pod.plaintext);
     }
-    vec![name, pod.state.clone(), connections, pod.reason.clone()]
+    vec![name(pod), pod.state.clone(), connections, pod.reason.clone()]
 }
 
 fn hook(hook: &v1::HookStatus) -> Vec<String> {
@@ -132,6 +144,8 @@ mod tests {
              \u{20} pods\n\
              \u{20}   shop/db   failed    0 connections                          port 15001 is in use\n\
              \u{20}   shop/web  captured  1 connection, 1 unmeshed, 2 plaintext\n\
+             \u{20} notes\n\
+             \u{20}   shop/web  interface net1 is not in the mesh\n\
              \u{20} hooks\n\
              \u{20}   connect4          attached      put back 2 times\n\
              \u{20}   inbound shop/web  not attached\n\

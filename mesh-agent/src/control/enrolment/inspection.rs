@@ -1,4 +1,5 @@
-//! The look at the kernel every two seconds: hooks that someone removed, maps that get full.
+//! The look at the kernel every two seconds: hooks that someone removed, maps that get full, pods
+//! that got another interface.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,8 @@ use crate::status::{Hook, Status};
 
 /// A hook that was removed is noticed within this (design: within 5 s).
 const INSPECTION: Duration = Duration::from_secs(2);
-/// How often maps are counted: five empty ones of 65,536 entries take the kernel some milliseconds.
+/// How often maps are counted, and interfaces of pods: five empty maps of 65,536 entries take the
+/// kernel some milliseconds.
 const COUNTING: Duration = Duration::from_secs(10);
 
 /// What was seen at the last look.
@@ -33,6 +35,7 @@ impl Inspection {
         self.hooks = hooks;
         if self.counted.is_none_or(|at| now.duration_since(at) >= COUNTING) {
             self.counted = Some(now);
+            captor.look_around();
             match captor.map_use() {
                 Ok(maps) => {
                     self.pressure.look_at_maps(&maps);

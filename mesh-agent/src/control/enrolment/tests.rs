@@ -80,6 +80,12 @@ impl Captor for Fake {
         (Vec::new(), Vec::new())
     }
 
+    fn notes(&self, _uid: &str) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn look_around(&mut self) {}
+
     fn map_use(&self) -> Result<Vec<MapUse>, String> {
         Ok(Vec::new())
     }

@@ -180,6 +180,12 @@ mod tests {
             (vec![hook], vec![("captured", 1)])
         }
 
+        fn notes(&self, _uid: &str) -> Vec<String> {
+            Vec::new()
+        }
+
+        fn look_around(&mut self) {}
+
         fn map_use(&self) -> Result<Vec<MapUse>, String> {
             Ok(Vec::new())
         }
