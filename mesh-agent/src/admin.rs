@@ -16,11 +16,13 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response};
 
 mod authorization;
+mod bypass;
 mod enroll;
 pub mod http;
 pub mod socket;
 
 use crate::{
+    bypass::Bypasses,
     control::plaintext::Plaintext,
     identity::{CertificateState, Certificates},
     observe::{
@@ -48,6 +50,8 @@ pub struct Admin {
     pub certificates: Arc<Certificates>,
     /// What happened.
     pub observer: Arc<Observer>,
+    /// Who goes around the mesh.
+    pub bypasses: Arc<Bypasses>,
     /// What is open since before the mesh.
     pub unmeshed: Arc<UnmeshedTable>,
     /// What stays in the kernel, once that is known.
@@ -68,6 +72,8 @@ impl Admin {
         let open = |pod: &PodState| plaintext.get(&pod.uid).copied().unwrap_or_default();
         status.pods = pods.iter().map(|pod| self.pod_status(pod, open(pod))).collect();
         status.plaintext = Some(self.observer.share().to_wire());
+        // First: whoever looks for what is wrong has to know.
+        status.problems.splice(..0, self.bypasses.problems());
         let certificates = self.certificates.list();
         let alarming = certificates.iter().filter(|certificate| certificate.alarming);
         status.problems.extend(alarming.map(alarm));
@@ -150,6 +156,16 @@ impl agent_server::Agent for Admin {
         request: Request<v1::GetAuthorizationRequest>,
     ) -> Result<Response<v1::GetAuthorizationResponse>, tonic::Status> {
         authorization::answer(self, request.into_inner()).map(Response::new)
+    }
+
+    async fn bypass(
+        &self,
+        request: Request<v1::BypassRequest>,
+    ) -> Result<Response<v1::BypassResponse>, tonic::Status> {
+        let (admin, request) = (self.clone(), request.into_inner());
+        // It is written to disk before it is answered.
+        let answered = tokio::task::spawn_blocking(move || bypass::answer(&admin, request)).await;
+        answered.map_err(|error| tonic::Status::internal(error.to_string()))?.map(Response::new)
     }
 }
 

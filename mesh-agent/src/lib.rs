@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod backoff;
+pub mod bypass;
 pub mod capture;
 pub mod config;
 pub mod control;

@@ -10,6 +10,7 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use mesh_agent::{
     admin::{Admin, http, socket::AdminSocket},
+    bypass::Bypasses,
     capture::{self, Capture, CaptureConfig, PodNetns},
     config::{Cli, Command, Config, Paths},
     control::{
@@ -157,6 +158,7 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
     let observer = Arc::new(Observer::new(config.remembered_flows, Arc::clone(&metrics)));
     let unmeshed = Arc::new(UnmeshedTable::load(state.join("unmeshed.json")));
 
+    let bypasses = Arc::new(Bypasses::load(state.join("bypass.json")));
     let shown = Arc::new(OnceLock::new());
     let admin = Admin {
         node: Arc::clone(&node),
@@ -164,6 +166,7 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
         snapshot: Arc::clone(&snapshot),
         certificates: Arc::clone(&certificates),
         observer: Arc::clone(&observer),
+        bypasses: Arc::clone(&bypasses),
         unmeshed: Arc::clone(&unmeshed),
         plaintext: Arc::clone(&shown),
     };
@@ -221,6 +224,7 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
         node: config.paths.node.clone(),
         snapshot: Arc::clone(&snapshot),
         certificates: Arc::clone(&certificates),
+        bypasses,
         status: Arc::clone(&status),
     };
     let kernel = Kernel::new(capture, proxy, told);

@@ -76,6 +76,8 @@ pub enum Phase {
     Captured,
     /// It has left the mesh, and its last proxied connections end by themselves.
     Draining,
+    /// Somebody on the node lets it around the mesh for a while.
+    Bypassed,
     /// It cannot be captured now; it is tried again.
     Failed,
 }
@@ -127,6 +129,7 @@ impl Phase {
             Self::Waiting => "waiting",
             Self::Captured => "captured",
             Self::Draining => "draining",
+            Self::Bypassed => "bypassed",
             Self::Failed => "failed",
         }
     }

@@ -10,6 +10,7 @@ use clap_complete::Shell;
 mod agents;
 mod authz;
 mod bug_report;
+mod bypass;
 mod check;
 mod checklist;
 mod cluster;
@@ -44,6 +45,8 @@ enum Command {
     Status(status::Args),
     /// Say whether pods are in the mesh, and end their connections from before
     Enroll(enroll::Args),
+    /// Let pods of this machine around the mesh for a while
+    Bypass(bypass::Args),
     /// Say who may call whom, and which policy decides
     Authz(authz::Args),
     /// Check Kubernetes YAML offline, as the controller would read it
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Command::Flows(args) => flows::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Enroll(args) => enroll::run(&args),
+        Command::Bypass(args) => bypass::run(&args),
         Command::Authz(args) => authz::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Install(args) => install::run(&args),

@@ -33,6 +33,7 @@ fn admin() -> Admin {
         snapshot: Arc::default(),
         certificates: Arc::new(Certificates::new(None)),
         observer: Arc::new(Observer::new(8, Arc::new(Metrics::new()))),
+        bypasses: Arc::default(),
         unmeshed: Arc::default(),
         plaintext: Arc::default(),
     }
@@ -195,6 +196,7 @@ async fn authorization_is_told_with_what_is_refused_and_judged_by_the_proxys_cod
         reason: String::new(),
         connections: 0,
         uncaptured: None,
+        notes: Vec::new(),
     };
     admin.status.set_pods(vec![state(Phase::Captured)], true);
     let (status, snapshot) = (Arc::clone(&admin.status), Arc::clone(&admin.snapshot));

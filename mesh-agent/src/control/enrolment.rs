@@ -38,6 +38,9 @@ pub trait Captor: Send {
     fn capture(&mut self, pod: &Workload, modes: &InboundModes) -> Result<(), String>;
     /// Changes what happens to plaintext that arrives.
     fn set_inbound_modes(&mut self, uid: &str, modes: &InboundModes) -> Result<(), String>;
+    /// Captures no new connections of a pod until it is captured anew; those that are proxied go
+    /// on, and whoever speaks HBONE to it is served still.
+    fn bypass(&mut self, uid: &str) -> Result<(), String>;
     /// Captures no new connections of a pod; those that are proxied go on.
     fn release(&mut self, uid: &str) -> Result<(), String>;
     /// Leaves nothing behind in a released pod.
@@ -73,6 +76,8 @@ struct Entry {
     /// Since when it is wanted.
     since: Instant,
     state: State,
+    /// How much longer it bypasses the mesh, where it does.
+    bypassed: Option<String>,
     /// What failed last, and when to try again.
     failure: Option<Failure>,
 }
@@ -83,6 +88,8 @@ enum State {
     New,
     /// The kernel hands its connections to the proxy.
     Captured(InboundModes),
+    /// Its new connections go around the mesh, and the proxy goes on to serve it.
+    Bypassed,
     /// Released; its last connections end.
     Draining,
 }
@@ -99,12 +106,14 @@ struct Failure {
 
 impl Enrolment {
     /// Takes every step that is possible now towards `desired` being captured and nothing else.
-    /// `certificate` says whether an identity has one, or why not.
+    /// `certificate` says whether an identity has one, or why not, and `bypassed` how much longer a
+    /// pod bypasses the mesh, if it does.
     pub fn reconcile(
         &mut self,
         now: Instant,
         desired: &[Arc<Workload>],
         certificate: impl Fn(&SpiffeId) -> Result<(), NoCertificate>,
+        bypassed: impl Fn(&Workload) -> Option<String>,
         captor: &mut dyn Captor,
     ) {
         // Before what takes longer: until then the kernel lets in plaintext that may be refused now.
@@ -124,7 +133,12 @@ impl Enrolment {
         for workload in desired {
             let entry = self.pods.entry(Arc::clone(&workload.uid));
             let entry = entry.or_insert_with(|| Entry::new(Arc::clone(workload), now));
-            entry.enter(now, workload, &certificate, captor);
+            entry.bypassed = bypassed(workload);
+            if entry.bypassed.is_some() {
+                entry.bypass(now, workload, captor);
+            } else {
+                entry.enter(now, workload, &certificate, captor);
+            }
         }
         for uid in captor.adopted().into_iter().filter(|uid| !wanted.contains(uid)) {
             // Their proxied connections ended with the earlier agent.
@@ -175,7 +189,7 @@ impl Enrolment {
                 uid: Arc::clone(uid),
                 phase: entry.phase(),
                 uncaptured: entry.uncaptured(),
-                reason: entry.failure.as_ref().map(|it| it.reason.clone()).unwrap_or_default(),
+                reason: entry.reason(),
                 notes: captor.notes(uid),
                 connections: captor.connections(uid),
             })
@@ -187,27 +201,46 @@ impl Enrolment {
 
 impl Entry {
     fn new(workload: Arc<Workload>, now: Instant) -> Self {
-        Self { workload, since: now, state: State::New, failure: None }
+        Self { workload, since: now, state: State::New, bypassed: None, failure: None }
     }
 
     fn is_captured(&self) -> bool {
         matches!(self.state, State::Captured(_))
     }
 
+    fn reason(&self) -> String {
+        match (&self.failure, &self.bypassed) {
+            (Some(failure), _) => failure.reason.clone(),
+            (None, Some(left)) => format!("outside the mesh for another {left}"),
+            (None, None) => String::new(),
+        }
+    }
+
     fn phase(&self) -> Phase {
+        if self.is_bypassed() {
+            return Phase::Bypassed;
+        }
         match (self.uncaptured(), &self.state) {
             (Some(Uncaptured::Waiting), _) => Phase::Waiting,
             (Some(Uncaptured::Certificate | Uncaptured::Capture), _) => Phase::Failed,
             (None, State::Draining) => Phase::Draining,
-            (None, State::New | State::Captured(_)) => Phase::Captured,
+            (None, State::New | State::Bypassed | State::Captured(_)) => Phase::Captured,
         }
+    }
+
+    /// Whether it is outside the mesh for a while, as somebody wants it.
+    fn is_bypassed(&self) -> bool {
+        self.bypassed.is_some() && self.failure.is_none() && !self.is_captured()
     }
 
     /// What keeps it from being captured, if it shall be and is not.
     fn uncaptured(&self) -> Option<Uncaptured> {
+        if self.is_bypassed() {
+            return None;
+        }
         let lacks = self.failure.as_ref().map(|failure| failure.lacks);
         match self.state {
-            State::New => Some(lacks.unwrap_or(Uncaptured::Waiting)),
+            State::New | State::Bypassed => Some(lacks.unwrap_or(Uncaptured::Waiting)),
             // A step that failed is one out of the mesh, or is taken again in a moment.
             State::Draining => lacks.filter(|lacks| *lacks != Uncaptured::Capture),
             State::Captured(_) => None,
@@ -271,7 +304,7 @@ impl Entry {
         match &self.state {
             State::Captured(current) if *current == modes => {}
             State::Captured(_) => self.set_modes(now, modes, captor),
-            State::New | State::Draining => {
+            State::New | State::Bypassed | State::Draining => {
                 let Some(identity) = &workload.identity else { return };
                 if let Err(missing) = certificate(identity) {
                     self.lack_certificate(now, missing);
@@ -300,12 +333,50 @@ impl Entry {
         self.failure = Some(Failure { reason, lacks, backoff, retry_at: None });
     }
 
+    /// Steps towards going around the mesh.
+    fn bypass(&mut self, now: Instant, workload: &Arc<Workload>, captor: &mut dyn Captor) {
+        self.workload = Arc::clone(workload);
+        let waits_for_certificate = |failure: &Failure| failure.retry_at.is_none();
+        if self.failure.as_ref().is_some_and(waits_for_certificate) {
+            self.failure = None;
+        }
+        if self.is_waiting_until(now) {
+            return;
+        }
+        let uid = &workload.uid;
+        let is_gone = self.state != State::New && captor.is_gone(uid);
+        if self.is_captured() {
+            let bypass = |uid: &str, captor: &mut dyn Captor| captor.bypass(uid);
+            if !self.step(now, "let around the mesh", bypass, captor) {
+                return;
+            }
+            self.state = State::Bypassed;
+        }
+        let finish = |uid: &str, captor: &mut dyn Captor| captor.finish_release(uid);
+        if is_gone && self.step(now, "finish the release of", finish, captor) {
+            self.state = State::New;
+        }
+        // An earlier agent captured it, and ended before it could release it.
+        let release = |uid: &str, captor: &mut dyn Captor| {
+            captor.release(uid).and_then(|()| captor.finish_release(uid))
+        };
+        if self.state == State::New {
+            if captor.adopted().contains(uid) {
+                self.step(now, "release", release, captor);
+            } else {
+                // What kept it from being captured does not matter now.
+                self.failure = None;
+            }
+        }
+    }
+
     /// Steps towards being gone; whether it is.
     fn leave(&mut self, now: Instant, captor: &mut dyn Captor) -> bool {
         if self.is_waiting_until(now) && self.state != State::New {
             return false;
         }
-        if self.is_captured() {
+        self.bypassed = None;
+        if self.is_captured() || self.state == State::Bypassed {
             if !self.step(now, "release", |uid, captor| captor.release(uid), captor) {
                 return false;
             }

@@ -8,7 +8,7 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 
-use super::{Hook, Status, Uncaptured};
+use super::{Hook, Phase, Status, Uncaptured};
 use crate::{capture::MapUse, identity::Certificates};
 
 /// Writes hooks, kernel counters, pods, the connection to the controller and the ends of
@@ -61,6 +61,7 @@ impl Collector for StatusCollector {
             None,
             MetricType::Gauge,
         )?;
+        let bypassed = phases.get(Phase::Bypassed.as_str()).copied().unwrap_or_default();
         for (state, count) in phases {
             ConstGauge::new(count).encode(metric.encode_family(&[("state", state)])?)?;
         }
@@ -74,6 +75,13 @@ impl Collector for StatusCollector {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             ConstGauge::new(count).encode(metric.encode_family(&[("reason", reason)])?)?;
         }
+        let metric = encoder.encode_descriptor(
+            "nodemesh_bypassed_pods",
+            "Pods of this node that somebody lets around the mesh for a while",
+            None,
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(bypassed).encode(metric)?;
         encode_certificates(&mut encoder, &self.certificates)
     }
 }
@@ -212,6 +220,7 @@ mod tests {
             "nodemesh_kernel_map_entries{map=\"PODS\"} 3",
             "nodemesh_kernel_map_capacity{map=\"PODS\"} 16",
             "nodemesh_controller_connected 0",
+            "nodemesh_bypassed_pods 0",
         ] {
             assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
         }

@@ -47,6 +47,12 @@ impl Captor for Fake {
         Ok(())
     }
 
+    fn bypass(&mut self, uid: &str) -> Result<(), String> {
+        self.call("bypass", uid)?;
+        assert_eq!(self.pods.insert(uid.into(), false), Some(true), "it was captured");
+        Ok(())
+    }
+
     fn release(&mut self, uid: &str) -> Result<(), String> {
         self.call("release", uid)?;
         self.pods.insert(uid.into(), false);
@@ -113,13 +119,15 @@ struct World {
     now: Instant,
     has_certificate: bool,
     is_refused: bool,
+    bypassed: BTreeSet<Arc<str>>,
 }
 
 impl World {
     fn new() -> Self {
         let now = Instant::now() + START;
         let (enrolment, captor) = Default::default();
-        Self { enrolment, captor, now, has_certificate: true, is_refused: false }
+        let (has_certificate, is_refused) = (true, false);
+        Self { enrolment, captor, now, has_certificate, is_refused, bypassed: BTreeSet::new() }
     }
 
     /// Reconciles, and gives back what the captor was told.
@@ -128,7 +136,9 @@ impl World {
         let is_refused = self.is_refused;
         let missing = || NoCertificate { reason: "not signed".to_owned(), is_refused };
         let certificate = |_: &SpiffeId| if has { Ok(()) } else { Err(missing()) };
-        self.enrolment.reconcile(self.now, desired, certificate, &mut self.captor);
+        let bypassed =
+            |pod: &Workload| self.bypassed.contains(&pod.uid).then(|| "9 min".to_owned());
+        self.enrolment.reconcile(self.now, desired, certificate, bypassed, &mut self.captor);
         self.captor.take_calls()
     }
 
@@ -143,6 +153,60 @@ impl World {
     fn reason(&self) -> String {
         self.enrolment.states(&self.captor).first().map(|it| it.reason.clone()).unwrap_or_default()
     }
+}
+
+#[test]
+fn a_pod_that_bypasses_the_mesh_is_let_go_and_taken_back() {
+    let mut world = World::new();
+    world.want(&[pod("a")]);
+    world.bypassed.insert("a".into());
+    assert_eq!(world.want(&[pod("a")]), ["bypass a"]);
+    assert_eq!(world.want(&[pod("a")]), [""; 0]);
+    assert_eq!(world.phase(), Some(Phase::Bypassed));
+    assert_eq!(world.reason(), "outside the mesh for another 9 min");
+    assert!(world.enrolment.captured().is_empty() && world.enrolment.is_tried());
+    assert_eq!(world.enrolment.identities().len(), 1, "its certificate is renewed meanwhile");
+    world.bypassed.clear();
+    assert_eq!(world.want(&[pod("a")]), ["capture a"]);
+    assert_eq!((world.phase(), world.reason()), (Some(Phase::Captured), String::new()));
+
+    // Unlabelled meanwhile.
+    world.bypassed.insert("a".into());
+    world.want(&[pod("a")]);
+    assert_eq!(world.want(&[]), ["release a", "finish a"]);
+    assert_eq!(world.phase(), None);
+}
+
+#[test]
+fn a_pod_that_bypasses_the_mesh_when_the_agent_starts_is_not_captured() {
+    let mut world = World::new();
+    world.bypassed.insert("a".into());
+    world.captor.adopted.insert("a".into());
+    world.captor.pods.insert("a".into(), true);
+    assert_eq!(world.want(&[pod("a")]), ["release a", "finish a"]);
+    assert_eq!(world.want(&[pod("a")]), [""; 0]);
+    assert_eq!(world.phase(), Some(Phase::Bypassed));
+    assert_eq!(world.want(&[]), [""; 0]);
+    assert_eq!(world.phase(), None);
+}
+
+#[test]
+fn a_bypass_needs_no_certificate_and_follows_a_new_sandbox() {
+    let mut world = World::new();
+    world.has_certificate = false;
+    world.want(&[pod("a")]);
+    assert_eq!(world.phase(), Some(Phase::Waiting));
+    world.bypassed.insert("a".into());
+    assert_eq!(world.want(&[pod("a")]), [""; 0]);
+    assert_eq!(world.phase(), Some(Phase::Bypassed));
+    world.bypassed.clear();
+    world.has_certificate = true;
+    assert_eq!(world.want(&[pod("a")]), ["capture a"]);
+    world.bypassed.insert("a".into());
+    world.captor.gone.insert("a".into());
+    assert_eq!(world.want(&[pod("a")]), ["bypass a", "finish a"]);
+    world.bypassed.clear();
+    assert_eq!(world.want(&[pod("a")]), ["capture a"]);
 }
 
 #[test]

@@ -11,11 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_common::identity::SpiffeId;
+use mesh_common::{identity::SpiffeId, model::Workload};
 use tokio::sync::watch;
 
 use super::{Captor, Enrolment, inspection::Inspection};
-use crate::{identity::Certificates, snapshot::Snapshot, status::Status};
+use crate::{bypass::Bypasses, identity::Certificates, snapshot::Snapshot, status::Status};
 
 /// How often the connections of pods that drain are counted.
 const DRAIN_CHECK: Duration = Duration::from_millis(500);
@@ -40,6 +40,8 @@ pub struct EnrolmentThread {
     pub snapshot: Arc<Snapshot>,
     /// Without a certificate no pod is captured.
     pub certificates: Arc<Certificates>,
+    /// Who goes around the mesh.
+    pub bypasses: Arc<Bypasses>,
     /// Where the outcome is shown, and whether there is a picture of the mesh.
     pub status: Arc<Status>,
 }
@@ -55,6 +57,7 @@ impl EnrolmentThread {
         // One waiting wake-up stands for any number of them.
         let (wake, woken) = sync_channel(1);
         tokio::spawn(forward(self.snapshot.changed(), wake.clone()));
+        tokio::spawn(forward(self.bypasses.changed(), wake.clone()));
         tokio::spawn(forward(self.certificates.changed(), wake));
         let body = move || self.run(captor, &woken, &captured, &wanted);
         std::thread::Builder::new().name("enrolment".to_owned()).spawn(body)?;
@@ -72,11 +75,13 @@ impl EnrolmentThread {
         let mut inspection = Inspection::default();
         loop {
             let now = Instant::now();
+            let bypass_ends = self.bypasses.expire().map(|left| now + left);
             // Without a picture, "no pods" would mean to release them all.
             if self.status.is_synced() {
                 let desired = self.snapshot.local_pods(&self.node);
                 let certificate = |id: &SpiffeId| self.certificates.require(id);
-                enrolment.reconcile(now, &desired, certificate, &mut captor);
+                let bypassed = |pod: &Workload| self.bypasses.left_for(pod);
+                enrolment.reconcile(now, &desired, certificate, bypassed, &mut captor);
                 publish(wanted, enrolment.identities());
                 if enrolment.is_tried() {
                     publish(captured, enrolment.captured());
@@ -85,6 +90,7 @@ impl EnrolmentThread {
             }
             let inspect_at = inspection.look(now, &mut captor, &self.status);
             let next = enrolment.next_retry().into_iter();
+            let next = next.chain(bypass_ends);
             let next = next.chain(enrolment.is_draining().then(|| now + DRAIN_CHECK));
             let sleep = next.fold(inspect_at, Instant::min).saturating_duration_since(now);
             match woken.recv_timeout(sleep.max(SHORTEST_SLEEP)) {
@@ -119,7 +125,7 @@ mod tests {
 
     use mesh_common::{
         api::v1,
-        model::{NamespacedName, Resource, Workload},
+        model::{NamespacedName, Resource},
     };
 
     use super::*;
@@ -147,6 +153,10 @@ mod tests {
         }
 
         fn set_inbound_modes(&mut self, _uid: &str, _modes: &InboundModes) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn bypass(&mut self, _uid: &str) -> Result<(), String> {
             Ok(())
         }
 
@@ -223,6 +233,7 @@ mod tests {
             node: "node-1".to_owned(),
             snapshot: Arc::clone(&snapshot),
             certificates: Arc::clone(&certificates),
+            bypasses: Arc::default(),
             status: Arc::clone(&status),
         };
         let mut reports = thread.start(captor.clone()).expect("a thread");
