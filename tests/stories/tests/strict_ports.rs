@@ -9,21 +9,32 @@ const POLICY: &str = "apiVersion: nodemesh.dev/v1alpha1\nkind: PeerPolicy\nmetad
                       namespace: shop }\nspec:\n  mode: PERMISSIVE\n  ports:\n  - { port: 8080, \
                       mode: STRICT }\n";
 
-/// What connect() alone says, and how many milliseconds it took.
+/// What connect() alone says.
 const CONNECT: &str = "
 s = tcp('10.0.0.1')
-start = time.monotonic()
 code = s.connect_ex(address(sys.argv[1]))
-print(errno.errorcode.get(code, 'connected'), int((time.monotonic() - start) * 1000))
+print(errno.errorcode.get(code, 'connected'))
 ";
-/// Far more than a refusal takes (it is promised within 1 ms), far less than any timeout.
-const AT_ONCE: u32 = 500;
+/// Is refused 50 times; the microseconds of the quickest.
+const QUICKEST: &str = "
+took = []
+for _ in range(50):
+    with tcp('10.0.0.1') as s:
+        start = time.perf_counter_ns()
+        code = s.connect_ex(address(sys.argv[1]))
+        took.append(time.perf_counter_ns() - start)
+    assert code == errno.ECONNREFUSED, code
+print(min(took) // 1000)
+";
+/// The promise, which the quickest of many has to keep however busy the machine is.
+const PROMISE: u32 = 1_000;
 
-fn connect(mesh: &Mesh, port: u16) -> Result<(String, u32)> {
-    let address = format!("{}:{port}", mesh.pod("shop/web").ipv4());
-    let seen = python(mesh.pod("legacy/client"), CONNECT, &[&address])?;
-    let (answer, milliseconds) = seen.split_once(' ').context("two words")?;
-    Ok((answer.to_owned(), milliseconds.parse()?))
+fn address(mesh: &Mesh, port: u16) -> String {
+    format!("{}:{port}", mesh.pod("shop/web").ipv4())
+}
+
+fn connect(mesh: &Mesh, port: u16) -> Result<String> {
+    python(mesh.pod("legacy/client"), CONNECT, &[&address(mesh, port)])
 }
 
 #[test]
@@ -33,18 +44,17 @@ fn a_strict_port_refuses_at_once_and_the_other_passes_in_the_kernel() -> Result<
     for port in [8080, 9090] {
         web.serve_http(port, &format!("port {port}"))?;
     }
-    assert_eq!(connect(&mesh, 8080)?.0, "connected");
+    assert_eq!(connect(&mesh, 8080)?, "connected");
     let mut connected = 1;
     mesh.objects().apply("peer.yaml", POLICY)?;
     wait::until("plaintext to port 8080 to be refused", READY, || {
-        let is_refused = connect(&mesh, 8080)?.0 == "ECONNREFUSED";
+        let is_refused = connect(&mesh, 8080)? == "ECONNREFUSED";
         connected += u64::from(!is_refused);
         Ok(is_refused.then_some(()))
     })
     .with_context(|| mesh.last_words())?;
-    let (answer, milliseconds) = connect(&mesh, 8080)?;
-    assert_eq!(answer, "ECONNREFUSED");
-    assert!(milliseconds < AT_ONCE, "it took {milliseconds} ms");
+    let quickest = python(mesh.pod("legacy/client"), QUICKEST, &[&address(&mesh, 8080)])?;
+    assert!(quickest.parse::<u32>()? < PROMISE, "the quickest refusal took {quickest} us");
 
     let url = |port| format!("http://{}:{port}/", web.ipv4());
     assert_eq!(mesh.pod("legacy/client").curl(&url(9090))?, "port 9090\n");
