@@ -46,7 +46,8 @@ enum Command {
         #[arg(long, hide = true)]
         supervised: bool,
     },
-    /// Measures nodemesh beside no mesh and beside a bare relay pair.
+    /// Measures nodemesh beside no mesh and beside a bare relay pair; fails where verdicts take longer
+    /// than is promised.
     Bench {
         /// The benchmark itself; without it, a build with optimisation that then runs it.
         #[arg(long, hide = true)]
