@@ -31,8 +31,7 @@ pub struct Traces {
 impl Traces {
     /// What is there now.
     pub fn of(mesh: &Mesh) -> Result<Self> {
-        let mut pins = BTreeSet::new();
-        collect(&mesh.layout().bpffs(), &mut pins)?;
+        let pins = pins(mesh)?;
         let pods = mesh.pods().map(|pod| Ledger::of_namespace(&pod.place.netns));
         let descriptors = mesh.nodes().iter().map(|node| descriptors(mesh, &node.name));
         Ok(Self {
@@ -90,6 +89,13 @@ impl Traces {
         }
         left
     }
+}
+
+/// What the agents have pinned.
+pub fn pins(mesh: &Mesh) -> Result<BTreeSet<PathBuf>> {
+    let mut pins = BTreeSet::new();
+    collect(&mesh.layout().bpffs(), &mut pins)?;
+    Ok(pins)
 }
 
 /// What `bpftool --json` says.

@@ -4,7 +4,7 @@ use std::{os::unix::fs::MetadataExt, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use mesh_harness::{Mesh, cgroup, mesh::READY, process, wait};
-use mesh_stories::{WEB, shop};
+use mesh_stories::{WEB, shop, traces};
 use serde_json::Value;
 
 /// The promise: a hook removed by hand is noticed within this time.
@@ -78,6 +78,32 @@ fn the_inbound_hook_of_a_pod_is_noticed_and_repaired() -> Result<()> {
     let hooks = links("netns_ino", netns)?;
     assert_eq!(hooks.len(), 1, "{:?}", bpftool(&["link", "show"])?);
     are_noticed_and_repaired(&mesh, "node-2", &hooks).with_context(|| mesh.last_words())?;
+    assert_eq!(mesh.pod("shop/frontend").curl(&format!("http://{WEB}/"))?, "hello\n");
+    Ok(())
+}
+
+#[test]
+fn the_guards_of_pods_are_noticed_and_repaired() -> Result<()> {
+    let mesh = shop("guards").start()?;
+    mesh.pod("shop/web").serve_http(8080, "hello")?;
+    let guards = || -> Result<Vec<u64>> {
+        let mut guards = Vec::new();
+        for pin in traces::pins(&mesh)? {
+            let name = pin.file_name().unwrap_or_default().to_string_lossy();
+            if pin.starts_with(mesh.layout().bpffs().join("node-1")) && name.starts_with("guard_") {
+                let link = bpftool(&["link", "show", "pinned", &pin.to_string_lossy()])?;
+                guards.push(link["id"].as_u64().context("a link without an id")?);
+            }
+        }
+        Ok(guards)
+    };
+    let known = guards()?;
+    // Two pods, both ends of their links.
+    assert_eq!(known.len(), 4);
+    are_noticed_and_repaired(&mesh, "node-1", &known).with_context(|| mesh.last_words())?;
+    let now = guards()?;
+    assert_eq!(now.len(), 4);
+    assert!(now.iter().all(|link| !known.contains(link)), "{known:?} {now:?}");
     assert_eq!(mesh.pod("shop/frontend").curl(&format!("http://{WEB}/"))?, "hello\n");
     Ok(())
 }
