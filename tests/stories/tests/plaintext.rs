@@ -109,3 +109,36 @@ fn a_denied_address_ends_and_an_allowed_one_lives_on() -> Result<()> {
     assert_eq!(good.ended()?, None, "nothing denies it");
     Ok(())
 }
+
+#[test]
+fn plaintext_in_the_kernel_needs_no_agent() -> Result<()> {
+    let mesh = shop("plaintext-kill").start()?;
+    mesh.pod("shop/web").serve_peer(8080, &["echo"])?;
+    let address = mesh.pod("shop/web").ipv4();
+    let script = format!(
+        "exec 3<>/dev/tcp/{address}/8080; while echo hello >&3 && read -r answer <&3; do echo \
+         heard $answer; sleep 0.1; done"
+    );
+    let mut held = mesh.pod("legacy/client").spawn(&["bash", "-c", &script])?;
+    let mut goes_on = || {
+        let heard = |held: &Background| held.log().matches("heard hello").count();
+        let known = heard(&held);
+        wait::until("the connection to go on", READY, || {
+            assert_eq!(held.ended()?, None, "{}", held.log());
+            Ok((heard(&held) > known + 20).then_some(()))
+        })
+    };
+    goes_on()?;
+    let counts = |mesh: &Mesh| -> Result<bool> {
+        let (status, _) = mesh.status("node-2")?;
+        Ok(status["pods"][0]["plaintext"] == 1)
+    };
+    wait::until("status to count it", READY, || Ok(counts(&mesh)?.then_some(())))?;
+    mesh.agent("node-2").kill();
+    goes_on()?;
+    mesh.agent("node-2").start()?;
+    mesh.wait_ready("node-2")?;
+    goes_on()?;
+    wait::until("the new agent to count it", READY, || Ok(counts(&mesh)?.then_some(())))
+        .with_context(|| format!("{:?}", mesh.status("node-2")))
+}
