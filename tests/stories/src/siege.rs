@@ -135,13 +135,17 @@ impl Siege {
         to: SocketAddr,
         how: &[&str],
     ) -> Result<String> {
+        let command = self.sending(pod, from, to)?;
+        let command: Vec<_> = command.iter().map(String::as_str).collect();
+        self.try_in(pod, &[&command, how].concat())?.success()
+    }
+
+    /// The command that does.
+    pub fn sending(&self, pod: &str, from: SocketAddr, to: SocketAddr) -> Result<[String; 6]> {
         let own = self.mac(self.0.pod(pod).place.netns.name(), "eth0")?;
         let node = &self.0.node(&self.0.pod(pod).node).place.netns;
         let gateway = self.mac(node.name(), &self.link(pod)?)?;
-        let raw = raw()?;
-        let (from, to) = (from.to_string(), to.to_string());
-        let command = [&[raw.as_str(), "send", &own, &gateway, &from, &to][..], how].concat();
-        self.try_in(pod, &command)?.success()
+        Ok([raw()?, "send".to_owned(), own, gateway, from.to_string(), to.to_string()])
     }
 
     /// Connects with an ordinary socket with unusual options; what came of it.

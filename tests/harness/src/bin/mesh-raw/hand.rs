@@ -3,6 +3,7 @@
 use std::{
     io::Read,
     net::{IpAddr, SocketAddr},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -22,6 +23,8 @@ pub const PATIENCE: Duration = Duration::from_secs(2);
 /// a millisecond on these links.
 const TRIES: u32 = 3;
 const TRY: Duration = Duration::from_millis(250);
+/// How long a late acknowledgement lets the other side wait; less than it waits for one.
+const LATE: Duration = Duration::from_secs(8);
 /// What is said first.
 pub const REQUEST: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
 /// The sequence number of the first packet.
@@ -71,6 +74,9 @@ pub fn send(from_mac: &str, to_mac: &str, from: &str, to: &str, how: &[&str]) ->
         return Ok(());
     }
     println!("answer: syn-ack");
+    if how.contains(&"late") {
+        thread::sleep(LATE);
+    }
     let theirs = answer.number.wrapping_add(1);
     hand.say(theirs, ACK, b"")?;
     hand.say(theirs, ACK | PUSH, REQUEST)?;

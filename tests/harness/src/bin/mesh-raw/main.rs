@@ -13,7 +13,7 @@ mod packet;
 mod shape;
 
 const USAGE: &str = "\
-usage: mesh-raw send FROM-MAC TO-MAC FROM:PORT TO:PORT [bypass] [WRAPPING] [SEGMENT]
+usage: mesh-raw send FROM-MAC TO-MAC FROM:PORT TO:PORT [bypass] [late] [WRAPPING] [SEGMENT]
        mesh-raw dial FROM:PORT TO:PORT [mark MARK] [transparent] [mptcp] [fastopen]
 
 WRAPPING of the first packet: fragments | options | tag | tags,

@@ -67,7 +67,7 @@ pub fn first_frames(flow: &Flow, number: u32, how: &[&str]) -> Result<Frames> {
     };
     let is_v6 = flow.to.is_ipv6();
     let wrapping = how.iter().find(|word| {
-        !["bypass", "data", "fastopen", "mptcp", "flags"].contains(word)
+        !["bypass", "late", "data", "fastopen", "mptcp", "flags"].contains(word)
             && u8::from_str_radix(word, 16).is_err()
     });
     Ok(match (wrapping.copied(), is_v6) {
