@@ -36,7 +36,7 @@ fn size(world: &World, name: &str) -> u32 {
 
 fn entries(world: &World, name: &str) -> usize {
     match name {
-        "PODS" => count::<8, 32>(map(world, name)),
+        "PODS" => count::<8, { size_of::<mesh_common::bpf::Pod>() }>(map(world, name)),
         _ => count::<48, 4>(map(world, name)),
     }
 }

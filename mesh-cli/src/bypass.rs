@@ -32,10 +32,10 @@ pub struct Args {
     #[command(flatten)]
     scope: Scope,
     /// How long, such as 30m or 1h30m, at most 24h; a new time replaces an earlier one
-    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration, required_unless_present = "end")]
     lasting: Option<Duration>,
     /// End it now
-    #[arg(long, conflicts_with_all = ["lasting", "insecure"], required_unless_present = "lasting")]
+    #[arg(long, conflicts_with_all = ["lasting", "insecure"])]
     end: bool,
     /// Also pods that are strict or that policies govern
     #[arg(long)]

@@ -17,6 +17,9 @@ use crate::{
     raw::{Arrival, is_listening, value},
 };
 
+/// The loopback interface has this index in every namespace (LOOPBACK_IFINDEX in the kernel).
+const LOOPBACK: u32 = 1;
+
 const PASS: u32 = 1;
 const DROP: u32 = 0;
 
@@ -33,6 +36,11 @@ pub fn inbound(ctx: SkLookupContext) -> u32 {
 
     // The outbound listener answers on all of 127.0.0.0/8, though it is bound to 127.0.0.1.
     if server.is_loopback() {
+        // Through a link it is a stranger's, where node and pod are set up to let it in
+        // (`route_localnet`).
+        if arrival.interface != LOOPBACK {
+            return refuse(&ctx);
+        }
         return if port == u32::from(ports::OUTBOUND) {
             hand_over(&ctx, &arrival, Listener::Outbound4, Listener::Outbound6)
         } else {

@@ -443,6 +443,8 @@ impl<'a> Event<'a> {
 /// A new TCP connection that arrives in a network namespace.
 pub struct Arrival {
     is_ipv4: bool,
+    /// The interface that it says it came through.
+    pub interface: u32,
     /// The address and port that are called.
     pub server: Destination,
     /// The address and port that call.
@@ -470,6 +472,7 @@ impl Arrival {
         let client_port = u16::from_be(field!(lookup, remote_port)).into();
         Some(Self {
             is_ipv4,
+            interface: field!(lookup, ingress_ifindex),
             server: Destination { address: server, port: field!(lookup, local_port) },
             client: Destination { address: client, port: client_port },
         })

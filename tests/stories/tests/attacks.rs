@@ -166,14 +166,3 @@ fn anothers_loopback_is_out_of_reach() -> Result<()> {
     }
     siege.holds()
 }
-
-#[test]
-fn a_loopback_address_gets_no_stranger_past_the_proxy() -> Result<()> {
-    let siege = Siege::lay("attack-localnet")?;
-    let loopback = open_loopback(&siege)?;
-    let stranger = SocketAddr::new([10, 77, 1, 9].into(), 30000);
-    hand::route_to(&siege.0, siege.0.pod("legacy/client"), stranger.ip())?;
-    let outcome = siege.by_hand("legacy/client", stranger, loopback, &[])?;
-    assert_nothing(&outcome);
-    siege.holds()
-}

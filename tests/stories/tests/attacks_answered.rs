@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 use mesh_harness::{link::ip, objects::identity};
-use mesh_stories::siege::{DELIVERY_MARK, Family, PORT, Siege, UNMESHED};
+use mesh_stories::siege::{DELIVERY_MARK, Family, PORT, Siege, UNMESHED, assert_nothing};
 
 const V4: Family = Family::V4;
 
@@ -68,6 +68,17 @@ fn a_loopback_that_every_kernel_takes_for_an_address_is_out_of_reach() -> Result
     }
     siege.counts_to("guard_host_dropped", 1)?;
     siege.counts_to("guard_host_spoofed", 1)
+}
+
+#[test]
+fn a_loopback_address_gets_no_stranger_past_the_proxy() -> Result<()> {
+    let siege = Siege::lay("attack-localnet")?;
+    let loopback = open_loopback(&siege)?;
+    let stranger = SocketAddr::new([10, 77, 1, 9].into(), 30000);
+    siege.route_to("legacy/client", stranger.ip())?;
+    let outcome = siege.by_hand("legacy/client", stranger, loopback, &[])?;
+    assert_nothing(&outcome);
+    siege.holds()
 }
 
 /// A loopback address that the node takes for one of the vault's, and that the kernels of both take
