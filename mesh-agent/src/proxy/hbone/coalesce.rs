@@ -2,7 +2,7 @@
 //!
 //! The `h2` crate writes and flushes each larger DATA frame by itself; over TLS that is a record
 //! and a system call a frame, which is what costs with many small streams. [`Coalesce`] keeps what
-//! is written until the tunnel's [`Driver`] has run all of its turn, and writes it then.
+//! is written until the tunnel's [`Flusher`] is asked at the end of its turn, and writes it then.
 
 use std::{
     io,
