@@ -98,6 +98,10 @@ pub struct Config {
     /// Addresses and ports of Services without a ready endpoint that the kernel map has room for
     #[arg(long, value_name = "N", default_value_t = 65536, value_parser = at_least_one())]
     pub max_unserved: u32,
+    /// Read HTTP on its way to Services, and route it request by request; without, it is carried as
+    /// bytes. New: not tried with the Gateway API's conformance tests
+    #[arg(long)]
+    pub http: bool,
     /// Flows to remember for `nodemesh flows`
     #[arg(long, value_name = "N", default_value_t = 4096)]
     pub remembered_flows: usize,

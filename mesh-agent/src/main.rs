@@ -217,7 +217,7 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
         snapshot: Arc::clone(&snapshot),
         denials,
     };
-    let proxy = ProxyConfig { node, workers: config.workers() };
+    let proxy = ProxyConfig { node, workers: config.workers(), http: config.http };
     let proxy = Arc::new(Proxy::start(proxy, dependencies).context("cannot start the proxy")?);
 
     let enrolment = EnrolmentThread {

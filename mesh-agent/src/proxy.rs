@@ -69,6 +69,8 @@ pub struct ProxyConfig {
     pub node: Arc<str>,
     /// Threads that carry connections; at least one.
     pub workers: usize,
+    /// Whether HTTP to Services is routed request by request.
+    pub http: bool,
 }
 
 /// The rooms of the agent that the proxy works with.
@@ -89,6 +91,7 @@ pub struct Dependencies {
 /// What every worker shares.
 struct Shared {
     node: Arc<str>,
+    http: bool,
     sockets: Arc<SocketTable>,
     snapshot: Arc<Snapshot>,
     certificates: Arc<Certificates>,
@@ -135,6 +138,7 @@ impl Proxy {
         let Dependencies { sockets, snapshot, certificates, observer, denials } = dependencies;
         let shared = Arc::new(Shared {
             node: config.node,
+            http: config.http,
             sockets,
             snapshot,
             certificates,

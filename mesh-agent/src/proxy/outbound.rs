@@ -76,7 +76,8 @@ pub(super) async fn serve(
     });
 }
 
-/// The Service at `destination`, where what `client` speaks to its port is HTTP.
+/// The Service at `destination`, where what `client` speaks to its port is HTTP, and that is to be
+/// read.
 async fn http_service(
     context: &Context,
     pod: &ServedPod,
@@ -84,7 +85,7 @@ async fn http_service(
     destination: SocketAddr,
 ) -> Option<Arc<Service>> {
     let snapshot = &context.shared.snapshot;
-    let service = snapshot.service_at(destination.ip())?;
+    let service = snapshot.service_at(destination.ip()).filter(|_| context.shared.http)?;
     let port = service.ports.iter().find(|port| port.port == destination.port())?;
     let is_http = match protocol::declared(port) {
         Some(Protocol::Http | Protocol::Http2) => true,

@@ -41,7 +41,13 @@ fn what_is_foretold_is_what_a_connection_gets() -> Result<()> {
     for port in [8080, 9090] {
         web.serve_http(port, "hello")?;
     }
-    let open = json(&mesh, &["--from", "legacy/client", "--port", "8080"])?;
+    // The called pod's agent knows pods of other nodes only where its own call them.
+    let identities = ["shop/frontend", "shop/batch"].map(|pod| (pod, identity(pod)));
+    let says_who = |caller: &str| match identities.iter().find(|(pod, _)| *pod == caller) {
+        Some((_, identity)) => ["--from", identity.as_str()],
+        None => ["--from-ip", client.as_str()],
+    };
+    let open = json(&mesh, &[&says_who("legacy/client")[..], &["--port", "8080"]].concat())?;
     assert_eq!(
         (open.0["judgement"]["reason"].as_str(), open.1),
         (Some("allowed: no policy applies"), 0)
@@ -71,7 +77,8 @@ fn what_is_foretold_is_what_a_connection_gets() -> Result<()> {
         ),
     ] {
         let text = port.to_string();
-        let (answer, code) = json(&mesh, &["--from", caller, "--port", &text])?;
+        let words = [&says_who(caller)[..], &["--port", &text]].concat();
+        let (answer, code) = json(&mesh, &words)?;
         assert_eq!(answer["judgement"]["reason"], foretold, "{caller} to {port}: {answer}");
         let url = format!("http://{}:{port}/", web.ipv4());
         // Plaintext is refused by the kernel as soon as the agent has told it.
@@ -136,6 +143,10 @@ fn policies_are_listed_with_what_selects_and_in_the_order_in_which_they_are_aske
 #[test]
 fn who_cannot_answer_says_who_can() -> Result<()> {
     let mesh = shop("authz-elsewhere").start()?;
+    // An agent knows of other nodes' pods what its own call.
+    mesh.pod("shop/web").serve_http(8080, "hello")?;
+    let url = format!("http://{}:8080/", mesh.pod("shop/web").ipv4());
+    mesh.pod("shop/frontend").curl(&url)?;
     let fails = |arguments: &[&str], reason: &str| -> Result<()> {
         let seen = authz(&mesh, "node-1", arguments)?;
         assert_eq!((seen.code, seen.stdout.as_str()), (2, ""), "{seen}");

@@ -151,6 +151,9 @@ fn what_must_not_be_bypassed_by_mistake_is_refused_with_the_reason() -> Result<(
         Ok(())
     };
     fails("node-1", &["--pod", "shop/nobody", "--for", "1m"], 1, "knows no pod shop/nobody")?;
+    // An agent knows of other nodes' pods what its own call.
+    fails("node-1", &["--pod", "shop/web", "--for", "1m"], 1, "knows no pod shop/web")?;
+    mesh.pod("shop/frontend").curl(&url(&mesh))?;
     fails("node-1", &["--pod", "shop/web", "--for", "1m"], 1, "is on node-2")?;
     fails("node-1", &["--pod", "legacy/client", "--for", "1m"], 1, "is not in the mesh")?;
     fails("node-1", &["--namespace", "legacy", "--for", "1m"], 1, "no pod of namespace legacy")?;
