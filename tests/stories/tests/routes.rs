@@ -17,8 +17,7 @@ spec:
   parentRefs: [{ group: \"\", kind: Service, name: api, port: 80 }]
   rules:
 ";
-const RULES: &str = "\
-  - matches: [{ path: { type: PathPrefix, value: /near } }]
+const RULES: &str = "  - matches: [{ path: { type: PathPrefix, value: /near } }]
     filters:
     - type: RequestHeaderModifier
       requestHeaderModifier: { set: [{ name: x-way, value: routed }] }

@@ -73,16 +73,6 @@ fn a_peer_on_a_second_network_calls_and_is_called_as_without_a_mesh() -> Result<
 }
 
 #[test]
-fn whoever_does_not_say_from_where_has_the_address_that_routes_give() -> Result<()> {
-    let (mesh, _peer, _server) = joined("second-unbound")?;
-    let expected = format!("{OWN} {PEER} 9000 {OWN}");
-    assert_eq!(call(&mesh, &[])?, expected, "without a mesh");
-    mesh.start_daemons()?;
-    assert_eq!(call(&mesh, &[])?, expected);
-    Ok(())
-}
-
-#[test]
 fn a_socket_bound_to_a_second_device_calls_as_without_a_mesh() -> Result<()> {
     let (mesh, _peer, _server) = joined("second-device")?;
     let expected = format!("{OWN} {PEER} 9000 {OWN}");

@@ -86,15 +86,3 @@ for s in held: print(name(s.getsockname()), name(s.getpeername()), talk(s))
 fn one_port_is_the_source_of_connections_to_several_destinations() -> Result<()> {
     from_one_port("shared-port", |own| own)
 }
-
-#[test]
-fn one_port_of_any_address_is_the_source_of_several_connections() -> Result<()> {
-    from_one_port("any-port", |_| [0, 0, 0, 0].into())
-}
-
-#[test]
-fn a_socket_that_goes_to_loopback_is_at_loopback() -> Result<()> {
-    let (_mesh, names) = names_there_and_back("loopback-name")?;
-    assert_eq!(names[1], "127.0.0.1 127.0.0.1 8080 hello");
-    Ok(())
-}
