@@ -29,6 +29,7 @@ const PAGE: u32 = 500;
 pub(super) struct RouteWriter {
     client: Client,
     known: BTreeMap<ObjectKey, Known>,
+    is_loaded: bool,
 }
 
 /// What a route carries.
@@ -43,12 +44,17 @@ enum Known {
 
 impl RouteWriter {
     pub(super) fn new(client: Client) -> Self {
-        Self { client, known: BTreeMap::new() }
+        Self { client, known: BTreeMap::new(), is_loaded: false }
     }
 
-    /// Reads which routes carry entries of ours: another controller may have written them.
-    pub(super) async fn load(&mut self) -> Result<(), ApiError> {
+    /// Reads anew what routes carry: another controller may have written it.
+    pub(super) fn forget(&mut self) {
         self.known.clear();
+        self.is_loaded = false;
+    }
+
+    /// Reads which routes carry entries of ours.
+    async fn load(&mut self) -> Result<(), ApiError> {
         for kind in Kind::ALL.into_iter().filter(|kind| kind.is_route()) {
             let resource = Resource::of(kind);
             for version in 0..=resource.older.len() {
@@ -62,6 +68,7 @@ impl RouteWriter {
                 }
             }
         }
+        self.is_loaded = true;
         Ok(())
     }
 
@@ -105,6 +112,9 @@ impl RouteWriter {
 
     /// Writes what differs from what is known to be there.
     pub(super) async fn write(&mut self, statuses: &[ObjectStatus]) -> Result<(), ApiError> {
+        if !self.is_loaded {
+            self.load().await?;
+        }
         let of_routes = statuses.iter().filter(|status| !status.parents.is_empty());
         let mut wanted: BTreeMap<ObjectKey, (&[ParentStatus], Option<i64>)> = of_routes
             .filter_map(|it| Some((it.key()?, (&it.parents[..], it.observed_generation))))

@@ -124,7 +124,7 @@ impl Writer {
             #[serde(default)]
             r#continue: String,
         }
-        self.routes.load().await?;
+        self.routes.forget();
         self.known.clear();
         for kind in status::kinds() {
             let resource = super::Resource::of(kind);
