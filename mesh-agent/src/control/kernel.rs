@@ -100,7 +100,7 @@ impl Captor for Kernel {
 
     fn set_inbound_modes(&mut self, uid: &str, modes: &InboundModes) -> Result<(), String> {
         self.capture.set_inbound_modes(uid, modes.clone()).map_err(|error| error.to_string())?;
-        self.told.plaintext.modes_changed();
+        self.told.plaintext.modes_changed(uid);
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::{
     collections::{HashMap, HashSet},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use mesh_common::bpf::ConnectionKey;
@@ -33,6 +33,10 @@ const SETTLE: Duration = Duration::from_millis(100);
 const AGAIN: [Duration; 3] =
     [Duration::from_millis(400), Duration::from_millis(1500), Duration::from_secs(3)];
 
+/// How long after a pod's inbound mode changed handshakes are looked for that were begun before: past
+/// the last look that follows a change. Each list costs a walk over the kernel's table of sockets.
+const CHANGED_LATELY: Duration = Duration::from_secs(10);
+
 /// The captured pods, and who is told of what ends there.
 pub struct Plaintext {
     /// This node.
@@ -52,20 +56,30 @@ pub struct Plaintext {
 /// The captured pods, and a bell for when there is more to judge than the snapshot tells.
 #[derive(Default)]
 pub struct Pods {
-    captured: Mutex<HashMap<Arc<str>, Arc<Pod>>>,
+    captured: Mutex<HashMap<Arc<str>, Watched>>,
     bell: Notify,
+}
+
+/// A captured pod, and since when the kernel receives its plaintext as it does.
+struct Watched {
+    pod: Arc<Pod>,
+    since: Instant,
 }
 
 impl Plaintext {
     /// Watches a pod that is captured; of an earlier agent it may have what lost its right since.
     pub fn watch(&self, pod: Arc<Pod>) {
-        self.pods().insert(Arc::clone(&pod.uid), pod);
+        let since = Instant::now();
+        self.pods().insert(Arc::clone(&pod.uid), Watched { pod, since });
         self.pods.bell.notify_one();
     }
 
     /// The kernel receives plaintext of a pod in another way from now on: what it let in until this
     /// moment is judged, however long after the change of policies that is.
-    pub fn modes_changed(&self) {
+    pub fn modes_changed(&self, uid: &str) {
+        if let Some(watched) = self.pods().get_mut(uid) {
+            watched.since = Instant::now();
+        }
         self.pods.bell.notify_one();
     }
 
@@ -83,6 +97,7 @@ impl Plaintext {
         let pods = self.pods();
         let open = pods
             .values()
+            .map(|watched| &watched.pod)
             .filter_map(|pod| Some((Arc::clone(&pod.uid), passed.get(&pod.netns.cookie())?.len())));
         Ok(open.collect())
     }
@@ -108,9 +123,14 @@ impl Plaintext {
             }
         };
         let none = HashSet::new();
-        let pods: Vec<_> = self.pods().values().cloned().collect();
-        for pod in pods {
-            let passed = passed.get(&pod.netns.cookie()).unwrap_or(&none);
+        let watched = |it: &Watched| (Arc::clone(&it.pod), it.since.elapsed() < CHANGED_LATELY);
+        let pods: Vec<_> = self.pods().values().map(watched).collect();
+        for (pod, has_changed) in pods {
+            let passed = match passed.get(&pod.netns.cookie()) {
+                Some(passed) => passed,
+                None if has_changed => &none,
+                None => continue,
+            };
             if let Err(error) = self.review_pod(&pod, passed) {
                 self.failed(&format!(
                     "cannot end plaintext of {} that lost its right: {error}",
@@ -189,7 +209,7 @@ impl Plaintext {
         self.status.incident(problem.to_owned());
     }
 
-    fn pods(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Pod>>> {
+    fn pods(&self) -> MutexGuard<'_, HashMap<Arc<str>, Watched>> {
         self.pods.captured.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
