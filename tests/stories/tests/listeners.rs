@@ -1,7 +1,7 @@
 //! Applications that listen in ways that few do.
 
 use anyhow::{Context, Result};
-use mesh_harness::{mesh::READY, wait};
+use mesh_harness::{Mesh, mesh::READY, wait};
 use mesh_stories::{
     call_until_mtls,
     python::{python, serve_python},
@@ -34,27 +34,47 @@ while True:
     Ok(())
 }
 
+/// Whether status names the port that keeps legacy/client out of the mesh, once it is to enter.
+fn is_named(mesh: &Mesh, port: u16) -> Result<()> {
+    mesh.objects().apply_namespace("legacy", true)?;
+    let words = ["legacy/client".to_owned(), format!("port {port} is in use")];
+    wait::until(&format!("status to name port {port}"), READY, || {
+        let (status, code) = mesh.status("node-1")?;
+        let text = status.to_string();
+        Ok((code == 1 && words.iter().all(|word| text.contains(word))).then_some(()))
+    })
+    .with_context(|| format!("{:?}", mesh.status("node-1")))?;
+    mesh.objects().apply_namespace("legacy", false)
+}
+
+#[test]
+fn one_on_a_port_of_the_mesh_is_named() -> Result<()> {
+    let mesh = shop("ports").start()?;
+    let client = mesh.pod("legacy/client");
+    for port in [15001, 15006, 15008] {
+        client.serve_peer(port, &["echo"])?;
+        is_named(&mesh, port)?;
+        client.stop_servers();
+    }
+    Ok(())
+}
+
 #[test]
 fn one_that_shares_a_port_of_the_mesh_is_named() -> Result<()> {
     const SHARED: &str = "
-l = socket(AF_INET6); l.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+host, port = 'HOST', int(sys.argv[1])
+l = socket(AF_INET6 if ':' in host else AF_INET); l.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
 l.setsockopt(SOL_SOCKET, SO_REUSEPORT, 1)
-l.bind(('::', int(sys.argv[1]))); l.listen()
+l.bind((host, port)); l.listen()
 time.sleep(1000)
 ";
     let mesh = shop("shared-ports").start()?;
     let client = mesh.pod("legacy/client");
-    for port in [15001, 15006, 15008] {
-        serve_python(client, port, SHARED)?;
-        mesh.objects().apply_namespace("legacy", true)?;
-        let words = ["legacy/client".to_owned(), format!("port {port} is in use")];
-        wait::until(&format!("status to name port {port}"), READY, || {
-            let (status, code) = mesh.status("node-1")?;
-            let text = status.to_string();
-            Ok((code == 1 && words.iter().all(|word| text.contains(word))).then_some(()))
-        })
-        .with_context(|| format!("{:?}", mesh.status("node-1")))?;
-        mesh.objects().apply_namespace("legacy", false)?;
+    // At the very address of the proxy it would get some of its connections.
+    let own = client.ipv4().to_string();
+    for (port, host) in [(15001, "::"), (15006, "::"), (15008, "::"), (15008, own.as_str())] {
+        serve_python(client, port, &SHARED.replace("HOST", host))?;
+        is_named(&mesh, port)?;
         client.stop_servers();
     }
     Ok(())

@@ -388,40 +388,6 @@ fn a_second_interface_of_a_pod_is_left_alone() -> Result<()> {
 }
 
 #[test]
-fn an_application_on_a_port_of_the_mesh_is_named() -> Result<()> {
-    let mesh = shop("ports").start()?;
-    let client = mesh.pod("legacy/client");
-    let shared = format!(
-        "
-l = socket(AF_INET); l.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
-l.setsockopt(SOL_SOCKET, SO_REUSEPORT, 1)
-l.bind(('{}', int(sys.argv[1]))); l.listen()
-while True: l.accept()
-",
-        client.ipv4()
-    );
-    for (port, is_shared) in [(15001, false), (15006, false), (15008, false), (15008, true)] {
-        if is_shared {
-            // It would get some of the proxy's connections, as one who shares the very address.
-            serve_python(client, port, &shared)?;
-        } else {
-            client.serve_peer(port, &["echo"])?;
-        }
-        mesh.objects().apply_namespace("legacy", true)?;
-        let words = ["legacy/client".to_owned(), format!("port {port} is in use")];
-        wait::until(&format!("status to name port {port}"), READY, || {
-            let (status, code) = mesh.status("node-1")?;
-            let text = status.to_string();
-            Ok((code == 1 && words.iter().all(|word| text.contains(word))).then_some(()))
-        })
-        .with_context(|| format!("{:?}", mesh.status("node-1")))?;
-        mesh.objects().apply_namespace("legacy", false)?;
-        client.stop_servers();
-    }
-    Ok(())
-}
-
-#[test]
 fn applications_that_listen_with_a_mark_or_at_a_device_hear_from_the_pods_own_address() -> Result<()>
 {
     const ANSWER: &str = "
