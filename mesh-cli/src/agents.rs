@@ -1,60 +1,180 @@
-//! The agents of this machine, each behind its Unix socket.
+//! The agents: those of this machine, each behind its Unix socket, or those of a cluster, which are
+//! reached by its API server.
 
-use std::{
-    error::Error as StdError,
-    fs, io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fmt, fs, io, path::PathBuf, time::Duration};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use hyper_util::rt::TokioIo;
-use mesh_common::api::v1::agent_client::AgentClient;
-use tokio::{net::UnixStream, runtime::Runtime};
+use mesh_common::{SYSTEM_NAMESPACE, api::v1::agent_client::AgentClient};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
+    runtime::Runtime,
+};
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
+
+use crate::{
+    cluster::{Cluster, ClusterArgs},
+    rollout::{self, Component},
+};
+
+pub mod exec;
 
 /// Where agents put their sockets when nothing else is said.
 const DIRECTORY: &str = "/run/nodemesh";
 /// How long an agent may take to answer; it does so from memory.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+/// How long an API server, a kubelet and a runtime may take to start a command in a pod.
+const EXEC_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Where agents are looked for.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Whereabouts {
+    /// Socket of an agent; may be repeated [default: every /run/nodemesh/*.sock; where there is
+    /// none, the agents of the cluster]
+    #[arg(long = "socket", value_name = "PATH", conflicts_with_all = ["kubeconfig", "context"])]
+    paths: Vec<PathBuf>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
 
 /// Which agents to ask.
 #[derive(clap::Args, Clone, Debug)]
-pub struct Sockets {
-    /// Socket of an agent; may be repeated [default: every /run/nodemesh/*.sock]
-    #[arg(long = "socket", value_name = "PATH")]
-    paths: Vec<PathBuf>,
+pub struct Agents {
+    #[command(flatten)]
+    whereabouts: Whereabouts,
+    /// Only the agent of this node of the cluster
+    #[arg(long, value_name = "NODE", conflicts_with = "paths")]
+    node: Option<String>,
 }
 
 /// An agent that can be asked.
 pub type Agent = AgentClient<Channel>;
 
-impl Sockets {
-    /// The sockets to ask, at least one.
+/// Where an agent is.
+#[derive(Clone)]
+pub enum Place {
+    /// On this machine, behind this socket.
+    Socket(PathBuf),
+    /// In this pod of a cluster.
+    Pod {
+        /// The cluster.
+        cluster: Cluster,
+        /// The pod's name.
+        pod: String,
+        /// The node that the agent is of.
+        node: String,
+    },
+}
+
+impl Agents {
+    /// The cluster that is meant, where it is not about this machine.
+    pub fn cluster(&self) -> &ClusterArgs {
+        &self.whereabouts.cluster
+    }
+
+    /// The agents to ask, at least one.
     ///
     /// # Errors
-    /// Where none was given and none is found.
-    pub fn find(&self) -> anyhow::Result<Vec<PathBuf>> {
+    /// Where none is found.
+    pub async fn find(&self) -> anyhow::Result<Vec<Place>> {
+        self.whereabouts.find(self.node.as_deref()).await
+    }
+}
+
+impl Whereabouts {
+    /// The agents to ask, at least one; of a cluster only that of `node`, where one is named.
+    ///
+    /// # Errors
+    /// Where none is found.
+    pub async fn find(&self, node: Option<&str>) -> anyhow::Result<Vec<Place>> {
         if !self.paths.is_empty() {
-            return Ok(self.paths.clone());
+            return Ok(self.paths.iter().cloned().map(Place::Socket).collect());
         }
-        let mut found = match fs::read_dir(DIRECTORY) {
-            Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(error),
-        }
-        .with_context(|| format!("cannot look into {DIRECTORY}; are you root?"))?;
-        found.retain(|path| path.extension().is_some_and(|it| it == "sock"));
-        found.sort();
-        if found.is_empty() {
-            bail!(
-                "no agent has a socket in {DIRECTORY}: start mesh-agent on this machine, or name \
-                 its socket with --socket"
+        if !self.cluster.is_named() && node.is_none() {
+            let found = of_this_machine()?;
+            if !found.is_empty() {
+                return Ok(found.into_iter().map(Place::Socket).collect());
+            }
+            ensure!(
+                self.cluster.is_known(),
+                "no agent has a socket in {DIRECTORY}, and no cluster is known: start mesh-agent on \
+                 this machine, name its socket with --socket, or a cluster with --kubeconfig or in \
+                 KUBECONFIG"
             );
         }
-        Ok(found)
+        of_cluster(&self.cluster.connect().await?, node).await
     }
+}
+
+/// The sockets in the agents' directory, by name.
+fn of_this_machine() -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = match fs::read_dir(DIRECTORY) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+    .with_context(|| format!("cannot look into {DIRECTORY}; are you root?"))?;
+    found.retain(|path| path.extension().is_some_and(|it| it == "sock"));
+    found.sort();
+    Ok(found)
+}
+
+/// The agents of a cluster that run, by their nodes; only that of `node`, where one is named.
+///
+/// # Errors
+/// Where there is none, or the API server does not say.
+pub async fn of_cluster(cluster: &Cluster, node: Option<&str>) -> anyhow::Result<Vec<Place>> {
+    let pods = rollout::pods(cluster, Component::Agents).await?;
+    let running = pods.iter().filter(|pod| {
+        pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null()
+    });
+    let mut found: Vec<_> = running
+        .filter_map(|pod| {
+            let on = pod["spec"]["nodeName"].as_str()?;
+            let pod = pod["metadata"]["name"].as_str()?;
+            node.is_none_or(|node| node == on).then(|| (on.to_owned(), pod.to_owned()))
+        })
+        .collect();
+    found.sort();
+    match node {
+        Some(node) if found.is_empty() => bail!(
+            "no agent runs on a node {node}: see `kubectl -n {SYSTEM_NAMESPACE} get pods -o wide`"
+        ),
+        None if found.is_empty() => bail!(
+            "no agent runs in this cluster: `nodemesh check` says why, `nodemesh install` puts them \
+             there"
+        ),
+        _ => {}
+    }
+    let place = |(node, pod)| Place::Pod { cluster: cluster.clone(), pod, node };
+    Ok(found.into_iter().map(place).collect())
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(path) => write!(f, "the agent behind {}", path.display()),
+            Self::Pod { node, .. } => write!(f, "the agent of {node}"),
+        }
+    }
+}
+
+/// Asks every agent, all at once; their answers in the order of `places`.
+pub async fn each<T: Send + 'static, F>(
+    places: Vec<Place>,
+    ask: impl Fn(Place) -> F,
+) -> Vec<anyhow::Result<T>>
+where
+    F: Future<Output = anyhow::Result<T>> + Send + 'static,
+{
+    let asked: Vec<_> = places.into_iter().map(|place| tokio::spawn(ask(place))).collect();
+    let mut answers = Vec::new();
+    for answer in asked {
+        answers.push(answer.await.context("the question was interrupted").flatten());
+    }
+    answers
 }
 
 /// Namespace and name of a pod.
@@ -82,39 +202,57 @@ pub fn runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-/// Connects to the agent behind `socket`.
-///
-/// # Errors
-/// Where it is not there or nobody may connect; the text says what to do.
-pub async fn connect(socket: &Path) -> anyhow::Result<Agent> {
-    let path = socket.to_owned();
-    let connector = service_fn(move |_| {
-        let path = path.clone();
-        async move { UnixStream::connect(path).await.map(TokioIo::new) }
-    });
-    // The address is not used, but has to be one.
-    let endpoint = Endpoint::from_static("http://agent");
-    let connecting = endpoint.connect_with_connector(connector);
-    let connected = match tokio::time::timeout(PATIENCE, connecting).await {
-        Ok(connected) => connected.map_err(|error| reason(&error)),
-        Err(_) => Err("it does not answer; look at its log".to_owned()),
-    };
-    match connected {
-        Ok(channel) => Ok(AgentClient::new(channel)),
-        Err(reason) => bail!("cannot reach the agent behind {}: {reason}", socket.display()),
+impl Place {
+    /// Connects to the agent.
+    ///
+    /// # Errors
+    /// Where it is not there or nobody may connect; the text says what to do.
+    pub async fn connect(&self) -> anyhow::Result<Agent> {
+        let connecting = async {
+            match self {
+                Self::Socket(path) => {
+                    let stream = UnixStream::connect(path).await;
+                    speak(stream.map_err(|error| anyhow!(reason(&error)))?).await
+                }
+                Self::Pod { cluster, pod, node } => {
+                    speak(exec::open(cluster, pod, node).await?).await
+                }
+            }
+        };
+        let patience = match self {
+            Self::Socket(_) => PATIENCE,
+            Self::Pod { .. } => EXEC_PATIENCE,
+        };
+        match tokio::time::timeout(patience, connecting).await {
+            Ok(connected) => connected.with_context(|| format!("cannot reach {self}")),
+            Err(_) => bail!("{self} does not answer; look at its log"),
+        }
     }
 }
 
+/// A client on a stream that leads to an agent.
+async fn speak<S>(stream: S) -> anyhow::Result<Agent>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut stream = Some(TokioIo::new(stream));
+    let connector = service_fn(move |_| {
+        let stream = stream.take();
+        // A stream that has ended is not opened anew: commands are short.
+        async move { stream.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionAborted)) }
+    });
+    // The address is not used, but has to be one.
+    let channel = Endpoint::from_static("http://agent").connect_with_connector(connector).await?;
+    Ok(AgentClient::new(channel))
+}
+
 /// Why a socket cannot be connected to, and what to do.
-fn reason(error: &(dyn StdError + 'static)) -> String {
-    let Some(io) = error.downcast_ref::<io::Error>() else {
-        return error.source().map_or_else(|| error.to_string(), reason);
-    };
-    let advice = match io.kind() {
+pub fn reason(error: &io::Error) -> String {
+    let advice = match error.kind() {
         io::ErrorKind::NotFound => "no such socket; is the agent running, is the path right?",
         io::ErrorKind::ConnectionRefused => "the agent has ended; start it again",
         io::ErrorKind::PermissionDenied => "only root may ask an agent; use sudo",
-        _ => return io.to_string(),
+        _ => return error.to_string(),
     };
     advice.to_owned()
 }

@@ -16,8 +16,8 @@ mod words;
 /// Shows what decides over connections to a pod, and judges one that nobody has made.
 ///
 /// The answer is that of the agent of the pod's node: with --from, --from-ip and --port the
-/// verdict of the proxy's own code on what it knows now. With --context or --kubeconfig the objects
-/// of a cluster are read instead, wherever the pod is, and no agent is asked.
+/// verdict of the proxy's own code on what it knows now. With --objects the objects of a cluster
+/// are read instead, wherever the pod is, and no agent is asked.
 ///
 /// Exit status: 0 where the connection is allowed or none is judged, 1 where it is denied, 2 for
 /// wrong usage and where it cannot be said.

@@ -1,25 +1,25 @@
-//! `nodemesh bypass`: lets pods of this machine around the mesh for a while.
+//! `nodemesh bypass`: lets pods around the mesh for a while.
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail, ensure};
 use mesh_common::api::v1::{self, bypass_request};
 
 use crate::{
-    agents::{self, PATIENCE, Sockets},
+    agents::{self, PATIENCE, Place, Whereabouts},
     output,
 };
 
 /// The longest time that agents accept.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Lets pods of this machine around the mesh for a while, when the mesh is what is wrong.
+/// Lets pods around the mesh for a while, when the mesh is what is wrong.
 ///
 /// Connections that the pods open and get from now on are not captured: they are neither encrypted
 /// nor judged by policies, and no flow tells of them. Those that the proxy carries go on. The agent
-/// alone decides, without the controller; it remembers over a restart, and takes the pods back when
-/// the time is over. Until then `nodemesh status` shows a problem, and the metric
-/// nodemesh_bypassed_pods counts the pods.
+/// alone decides, without the controller and, on its own machine, without an API server; it
+/// remembers over a restart, and takes the pods back when the time is over. Until then `nodemesh
+/// status` shows a problem, and the metric nodemesh_bypassed_pods counts the pods.
 ///
 /// Calls of bypassed pods to strict ones are refused there. Pods that are strict themselves, or that
 /// policies govern, need --insecure: whoever reaches their address may call them meanwhile.
@@ -28,7 +28,7 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(clap::Args, Debug)]
 pub struct Args {
     #[command(flatten)]
-    sockets: Sockets,
+    whereabouts: Whereabouts,
     #[command(flatten)]
     scope: Scope,
     /// How long, such as 30m or 1h30m, at most 24h; a new time replaces an earlier one
@@ -52,9 +52,9 @@ struct Scope {
     /// The pods of a namespace, those to come as well
     #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
-    /// Every pod
-    #[arg(long)]
-    node: bool,
+    /// Every pod of this machine, or of this node of the cluster
+    #[arg(long, value_name = "NODE", num_args = 0..=1)]
+    node: Option<Option<String>>,
 }
 
 /// Runs the command.
@@ -64,13 +64,21 @@ struct Scope {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let runtime = agents::runtime().context("cannot start")?;
     let (mut done, mut refused, mut unknown) = (false, Vec::new(), Vec::new());
-    for socket in args.sockets.find()? {
-        match runtime.block_on(ask(&socket, args.request())) {
+    let answers = runtime.block_on(async {
+        let places = args.places().await?;
+        let ask = |place| {
+            let request = args.request();
+            async move { ask(&place, request).await }
+        };
+        anyhow::Ok(agents::each(places, ask).await)
+    })?;
+    for answer in answers {
+        match answer {
             Ok(Answer::Done(answer)) => {
                 done = true;
                 output::print(&args.said(&answer))?;
             }
-            // Of the agents of one machine each has pods of its own.
+            // Each agent has pods of its own.
             Ok(Answer::Unknown(reason)) => unknown.push(reason),
             Err(error) => refused.push(format!("{error:#}")),
         }
@@ -85,6 +93,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 impl Args {
+    /// The agents to tell. One word is not to let a whole cluster around the mesh.
+    async fn places(&self) -> anyhow::Result<Vec<Place>> {
+        let node = self.scope.node.as_ref();
+        let places = self.whereabouts.find(node.and_then(Option::as_deref)).await?;
+        if matches!(node, Some(None)) && places.iter().any(|it| matches!(it, Place::Pod { .. })) {
+            bail!("--node: which node of the cluster? write --node NODE");
+        }
+        Ok(places)
+    }
+
     fn request(&self) -> v1::BypassRequest {
         let Scope { pod, namespace, node: _ } = &self.scope;
         let scope = match (pod.clone(), namespace) {
@@ -122,9 +140,8 @@ enum Answer {
     Unknown(String),
 }
 
-async fn ask(socket: &Path, request: v1::BypassRequest) -> anyhow::Result<Answer> {
-    let mut agent = agents::connect(socket).await?;
-    let at = socket.display();
+async fn ask(place: &Place, request: v1::BypassRequest) -> anyhow::Result<Answer> {
+    let mut agent = place.connect().await?;
     match tokio::time::timeout(PATIENCE, agent.bypass(request)).await {
         Ok(Ok(answer)) => Ok(Answer::Done(answer.into_inner())),
         Ok(Err(status)) => match status.code() {
@@ -133,11 +150,11 @@ async fn ask(socket: &Path, request: v1::BypassRequest) -> anyhow::Result<Answer
                 bail!("{}", status.message())
             }
             tonic::Code::Unimplemented => {
-                bail!("the agent behind {at} is older than this command: upgrade it")
+                bail!("{place} is older than this command: upgrade it")
             }
-            _ => bail!("the agent behind {at} says: {}", status.message()),
+            _ => bail!("{place} says: {}", status.message()),
         },
-        Err(_) => bail!("the agent behind {at} does not answer; look at its log"),
+        Err(_) => bail!("{place} does not answer; look at its log"),
     }
 }
 

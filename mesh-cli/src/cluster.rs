@@ -1,13 +1,16 @@
 //! The cluster that a kubeconfig leads to, as commands ask it.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use anyhow::{Context, anyhow};
 use http::{Method, Request, header};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
-    Client, Config,
+    Api, Client, Config,
+    api::{AttachParams, AttachedProcess},
     config::{KubeConfigOptions, Kubeconfig},
 };
+use mesh_common::SYSTEM_NAMESPACE;
 use serde_json::Value;
 
 /// Who says, in `managedFields`, that fields are what we applied.
@@ -36,6 +39,11 @@ impl ClusterArgs {
     /// Whether one is named, in whatever way.
     pub fn is_named(&self) -> bool {
         self.kubeconfig.is_some() || self.context.is_some()
+    }
+
+    /// Whether one is named, or where kubectl looks there is one.
+    pub fn is_known(&self) -> bool {
+        self.is_named() || Kubeconfig::read().is_ok() || Config::incluster().is_ok()
     }
 
     /// A client of the cluster; whether it answers shows with the first question.
@@ -136,6 +144,21 @@ impl Cluster {
             .header(header::CONTENT_TYPE, "application/json")
             .body(serde_json::to_vec(object)?)?;
         self.client.request(request).await.map_err(|error| explain("create", path, error))
+    }
+
+    /// Runs `command` in a pod of nodemesh.
+    ///
+    /// # Errors
+    /// Where the server refuses or is not reached.
+    pub async fn exec<'a>(
+        &self,
+        pod: &str,
+        command: impl Iterator<Item = &'a str> + fmt::Debug,
+        how: &AttachParams,
+    ) -> anyhow::Result<AttachedProcess> {
+        let pods = Api::<Pod>::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
+        let path = format!("/api/v1/namespaces/{SYSTEM_NAMESPACE}/pods/{pod}/exec");
+        pods.exec(pod, command, how).await.map_err(|error| explain("create", &path, error))
     }
 
     /// Deletes what is at `path`, and in time what it owns; whether anything was there.

@@ -14,8 +14,8 @@ use mesh_common::{
 use mesh_controller::compile::Compiled;
 
 use crate::{
-    agents::{self, Sockets},
-    cluster::ClusterArgs,
+    agents,
+    cluster::{Cluster, ClusterArgs},
     output, picture, status,
 };
 
@@ -32,19 +32,10 @@ pub struct Args {
 enum What {
     /// A pod: identity, Services, policies, modes
     ///
-    /// On the pod's own node also what its agent notes of it, such as interfaces that are not in
-    /// the mesh.
-    Pod(DescribedPod),
+    /// Also what the agent of its node says of it, such as interfaces that are not in the mesh.
+    Pod(Named),
     /// A Service: its pods, and what of them is in the mesh
     Service(Named),
-}
-
-#[derive(Debug, clap::Args)]
-struct DescribedPod {
-    #[command(flatten)]
-    named: Named,
-    #[command(flatten)]
-    sockets: Sockets,
 }
 
 /// Shows the values that are in effect for a pod, and where each comes from.
@@ -73,11 +64,12 @@ struct Named {
 /// Where the cluster does not know what is asked for, refuses, or is not reached.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let text = match &args.what {
-        What::Pod(DescribedPod { named, sockets }) => {
-            let found = named.find(ResourceKind::Workload, pod)?;
-            found + &rows(&notes(&ask_agents(sockets)?, &named.name()))
-        }
-        What::Service(named) => named.find(ResourceKind::Service, service)?,
+        What::Pod(named) => agents::runtime()?.block_on(async {
+            let (cluster, text, resource) = named.find(ResourceKind::Workload, pod).await?;
+            let Resource::Workload(workload) = resource else { return anyhow::Ok(text) };
+            Ok(text + &rows(&said(&cluster, &workload).await))
+        })?,
+        What::Service(named) => named.show(ResourceKind::Service, service)?,
     };
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)
@@ -88,7 +80,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// As [`run`].
 pub fn config(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
-    output::print(&args.pod.find(ResourceKind::Workload, effective)?)?;
+    output::print(&args.pod.show(ResourceKind::Workload, effective)?)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -99,15 +91,22 @@ impl Named {
         NamespacedName::new(namespace, name)
     }
 
-    fn find(
+    fn show(
         &self,
         kind: ResourceKind,
         show: fn(&Compiled, &Resource) -> String,
     ) -> anyhow::Result<String> {
-        let compiled = agents::runtime()?.block_on(async {
-            let cluster = self.cluster.connect().await?;
-            picture::compiled(&cluster).await
-        })?;
+        let (_, text, _) = agents::runtime()?.block_on(self.find(kind, show))?;
+        Ok(text)
+    }
+
+    async fn find(
+        &self,
+        kind: ResourceKind,
+        show: fn(&Compiled, &Resource) -> String,
+    ) -> anyhow::Result<(Cluster, String, Resource)> {
+        let cluster = self.cluster.connect().await?;
+        let compiled = picture::compiled(&cluster).await?;
         let key = ResourceKey { kind, name: self.name() };
         let Some(resource) = compiled.resources.get(&key) else {
             bail!(
@@ -116,7 +115,7 @@ impl Named {
                 if kind == ResourceKind::Service { "Service" } else { "pod" }
             );
         };
-        Ok(show(&compiled, resource))
+        Ok((cluster, show(&compiled, resource), resource.clone()))
     }
 }
 
@@ -146,22 +145,24 @@ fn pod(_: &Compiled, resource: &Resource) -> String {
     ])
 }
 
-/// What the agents of this machine say. Elsewhere there are none, which is no error: most of what is
-/// described the API server knows.
-fn ask_agents(sockets: &Sockets) -> anyhow::Result<Vec<v1::NodeStatus>> {
-    let runtime = agents::runtime()?;
-    let sockets = sockets.find().unwrap_or_default();
-    let answers = sockets.iter().map(|socket| runtime.block_on(status::ask(socket)));
-    Ok(answers.filter_map(Result::ok).collect())
+/// What the agent of the pod's node says of it.
+async fn said(cluster: &Cluster, pod: &Workload) -> Vec<(&'static str, String)> {
+    let Some(node) = pod.node.as_deref().filter(|_| pod.enrolled) else { return Vec::new() };
+    match status::of_node(cluster, node).await {
+        Ok(status) => rows_of_agent(&status, &pod.name),
+        Err(error) => vec![("agent", format!("could not be asked: {error:#}"))],
+    }
 }
 
-fn notes(agents: &[v1::NodeStatus], pod: &NamespacedName) -> Vec<(&'static str, String)> {
+fn rows_of_agent(status: &v1::NodeStatus, pod: &NamespacedName) -> Vec<(&'static str, String)> {
     let is_it = |name: &v1::NamespacedName| {
         (&*name.namespace, &*name.name) == (&*pod.namespace, &*pod.name)
     };
-    let pods = agents.iter().flat_map(|agent| &agent.pods);
-    let pods = pods.filter(|pod| pod.name.as_ref().is_some_and(is_it));
-    pods.flat_map(|pod| &pod.notes).map(|note| ("note", note.clone())).collect()
+    let Some(pod) = status.pods.iter().find(|pod| pod.name.as_ref().is_some_and(is_it)) else {
+        return vec![("state", "its agent does not know it yet".to_owned())];
+    };
+    let notes = pod.notes.iter().map(|note| ("note", note.clone()));
+    [("state", pod.state.clone())].into_iter().chain(notes).collect()
 }
 
 fn service(compiled: &Compiled, resource: &Resource) -> String {
@@ -247,9 +248,11 @@ mod tests {
     use crate::status::json::tests::status;
 
     #[test]
-    fn notes_are_those_of_the_pod_alone() {
-        let noted = |name: &str| notes(&[status()], &NamespacedName::new("shop", name));
-        assert_eq!(noted("web"), [("note", "interface net1 is not in the mesh".to_owned())]);
-        assert_eq!(noted("db"), []);
+    fn what_the_agent_says_is_of_the_pod_alone() {
+        let said = |name: &str| rows_of_agent(&status(), &NamespacedName::new("shop", name));
+        let note = ("note", "interface net1 is not in the mesh".to_owned());
+        assert!(said("web").contains(&note), "{:?}", said("web"));
+        assert!(!said("batch").contains(&note), "{:?}", said("batch"));
+        assert_eq!(said("db"), [("state", "its agent does not know it yet".to_owned())]);
     }
 }

@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -12,7 +11,7 @@ use clap::ValueEnum;
 use mesh_common::{MESH_LABEL, SYSTEM_NAMESPACE, api::v1};
 
 use crate::{
-    agents::{self, Name, PATIENCE, Sockets},
+    agents::{self, Agents, Name, PATIENCE, Place},
     output::{self, Palette},
 };
 
@@ -25,18 +24,19 @@ mod render;
 /// called unmeshed and go on outside of it, whatever policies say. --close-existing ends
 /// them with a reset on both sides, so that the programs open new ones, in the mesh.
 ///
-/// Asks the agents of this machine, so it is to be run on the node of the pods.
+/// Asks the agents of this machine, where they have their sockets; else, or where one is named,
+/// those of a cluster.
 ///
 /// Exit status: 0 where every pod is captured, 1 where one is not or something failed, 2 for wrong
 /// usage.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     #[command(flatten)]
-    sockets: Sockets,
+    agents: Agents,
     /// Pods; without a namespace in the name, of --namespace
     #[arg(value_name = "[NAMESPACE/]POD", required_unless_present = "namespace")]
     pods: Vec<String>,
-    /// Namespace of the pods; without any pod, every pod of it on this machine
+    /// Namespace of the pods; without any pod, every pod of it
     #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
     /// End the connections that are from before the pods were in the mesh
@@ -71,8 +71,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let runtime = agents::runtime().context("cannot start")?;
     let mut answers = Vec::new();
     let mut is_well = true;
-    for socket in args.sockets.find()? {
-        match runtime.block_on(ask(&socket, request.clone())) {
+    let asked = runtime.block_on(async {
+        let places = args.agents.find().await?;
+        let ask = |place| {
+            let request = request.clone();
+            async move { ask(&place, request).await }
+        };
+        anyhow::Ok(agents::each(places, ask).await)
+    })?;
+    for answer in asked {
+        match answer {
             Ok(answer) => answers.push(answer),
             Err(error) => {
                 eprintln!("nodemesh: {error:#}");
@@ -95,7 +103,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     if pods.is_empty() && names.is_empty() && is_well {
         let namespace = args.namespace.as_deref().unwrap_or_default();
-        bail!("no agent of this machine knows a pod in namespace {namespace}");
+        bail!("no agent that was asked knows a pod in namespace {namespace}");
     }
     for pod in pods.values() {
         is_well &= pod.state == "captured" && pod.error.is_empty();
@@ -126,16 +134,15 @@ impl Args {
     }
 }
 
-async fn ask(socket: &Path, request: v1::EnrollRequest) -> anyhow::Result<v1::EnrollResponse> {
-    let mut agent = agents::connect(socket).await?;
-    let at = PathBuf::from(socket);
+async fn ask(place: &Place, request: v1::EnrollRequest) -> anyhow::Result<v1::EnrollResponse> {
+    let mut agent = place.connect().await?;
     match tokio::time::timeout(PATIENCE, agent.enroll(request)).await {
         Ok(Ok(answer)) => Ok(answer.into_inner()),
         Ok(Err(status)) if status.code() == tonic::Code::Unimplemented => {
-            bail!("the agent behind {} is older than this command: upgrade it", at.display())
+            bail!("{place} is older than this command: upgrade it")
         }
-        Ok(Err(status)) => bail!("the agent behind {} says: {}", at.display(), status.message()),
-        Err(_) => bail!("the agent behind {} does not answer; look at its log", at.display()),
+        Ok(Err(status)) => bail!("{place} says: {}", status.message()),
+        Err(_) => bail!("{place} does not answer; look at its log"),
     }
 }
 
@@ -158,11 +165,14 @@ fn unknown((namespace, name): &Name, elsewhere: Option<&v1::PodEnrollment>) -> S
     match elsewhere.map(|pod| pod.node.as_str()) {
         Some("") => format!("{namespace}/{name} is on no node yet"),
         Some(node) => {
-            format!("{namespace}/{name} is on {node}: run this command there")
+            format!(
+                "{namespace}/{name} is on {node}: run this command there, or with --node {node}"
+            )
         }
         None => format!(
-            "no agent of this machine knows a pod {namespace}/{name}: look for it with `kubectl get \
-             pod -n {namespace} {name} -o wide`, and run this command on its node"
+            "no agent that was asked knows a pod {namespace}/{name}: look for it with `kubectl get \
+             pod -n {namespace} {name} -o wide`; the agents of a whole cluster are asked with \
+             --kubeconfig or --context"
         ),
     }
 }
@@ -235,7 +245,7 @@ mod tests {
         assert!(unknown(&name, elsewhere.get(&name)).contains("is on node-2"));
         let (here, _) = sort(vec![answer("node-2", pod("node-2", "captured")), other]);
         assert_eq!(here[&name].state, "captured");
-        assert!(unknown(&name, None).contains("no agent of this machine"));
+        assert!(unknown(&name, None).contains("no agent that was asked"));
     }
 
     #[test]

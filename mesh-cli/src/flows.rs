@@ -1,6 +1,6 @@
-//! `nodemesh flows`: the connections and requests that ended, of every agent of this machine, by time.
+//! `nodemesh flows`: the connections and requests that ended, by time.
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -8,7 +8,7 @@ use mesh_common::api::v1;
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
-    agents::{self, Sockets},
+    agents::{self, Agents, Place},
     output::{self, Palette},
 };
 
@@ -25,11 +25,12 @@ const QUEUE: usize = 256;
 ///
 /// A connection between two nodes is seen by both: once by the caller's agent (reporter=source)
 /// and once by that of the pod that is called (reporter=destination). The fields of `-o json` are
-/// described in docs/flows.md.
+/// described in docs/flows.md. The agents asked are those of this machine, where they have their
+/// sockets; else, or where one is named, those of a cluster.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     #[command(flatten)]
-    sockets: Sockets,
+    agents: Agents,
     /// How many of the remembered flows to show; 0 for all
     #[arg(long, value_name = "N", default_value_t = 20)]
     last: u32,
@@ -87,15 +88,14 @@ enum Format {
 /// # Errors
 /// Where no agent is found, or nobody reads what is printed.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let sockets = args.sockets.find()?;
     let runtime = agents::runtime().context("cannot start")?;
     runtime.block_on(async {
         let (flows, printed) = mpsc::channel(QUEUE);
         let mut readers = Vec::new();
-        for socket in sockets {
+        for place in args.agents.find().await? {
             let request = args.request();
             let flows = flows.clone();
-            readers.push(tokio::spawn(async move { read(&socket, request, flows).await }));
+            readers.push(tokio::spawn(async move { read(&place, request, flows).await }));
         }
         drop(flows);
         if args.follow {
@@ -174,14 +174,12 @@ impl Args {
 
 /// Reads one agent's flows until it has no more.
 async fn read(
-    socket: &Path,
+    place: &Place,
     request: v1::ObserveRequest,
     flows: mpsc::Sender<v1::Flow>,
 ) -> anyhow::Result<()> {
-    let mut agent = agents::connect(socket).await?;
-    let refused = |status: tonic::Status| {
-        anyhow::anyhow!("the agent behind {}: {}", socket.display(), status.message())
-    };
+    let mut agent = place.connect().await?;
+    let refused = |status: tonic::Status| anyhow::anyhow!("{place}: {}", status.message());
     let mut stream = agent.observe(request).await.map_err(refused)?.into_inner();
     while let Some(flow) = stream.message().await.map_err(refused)? {
         if flows.send(flow).await.is_err() {

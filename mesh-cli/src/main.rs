@@ -7,6 +7,7 @@ use std::{io, process::ExitCode};
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+mod agent_socket;
 mod agents;
 mod authz;
 mod bug_report;
@@ -41,11 +42,11 @@ struct Cli {
 enum Command {
     /// Show connections that ended: who called whom, what became of it, how it was protected
     Flows(flows::Args),
-    /// Show what the agents of this machine do, and what is wrong
+    /// Show what the agents do, and what is wrong
     Status(status::Args),
     /// Say whether pods are in the mesh, and end their connections from before
     Enroll(enroll::Args),
-    /// Let pods of this machine around the mesh for a while
+    /// Let pods around the mesh for a while
     Bypass(bypass::Args),
     /// Say who may call whom, and which policy decides
     Authz(authz::Args),
@@ -67,6 +68,8 @@ enum Command {
     BugReport(bug_report::Args),
     /// Show which version is where
     Version(version::Args),
+    #[command(hide = true)]
+    AgentSocket(agent_socket::Args),
     /// Print a completion script for a shell
     Completion {
         /// Which shell
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
         Command::Config(args) => describe::config(&args),
         Command::BugReport(args) => bug_report::run(&args),
         Command::Version(args) => version::run(&args),
+        Command::AgentSocket(args) => agent_socket::run(&args),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "nodemesh", &mut io::stdout());
             Ok(ExitCode::SUCCESS)

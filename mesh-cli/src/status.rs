@@ -1,7 +1,6 @@
-//! `nodemesh status`: what each agent of this machine does, and what is wrong.
+//! `nodemesh status`: what each agent does, and what is wrong.
 
 use std::{
-    path::Path,
     process::ExitCode,
     thread,
     time::{Duration, Instant},
@@ -13,7 +12,8 @@ use mesh_common::api::v1;
 use tokio::runtime::Runtime;
 
 use crate::{
-    agents::{self, PATIENCE, Sockets},
+    agents::{self, Agents, PATIENCE, Place},
+    cluster::Cluster,
     output::{self, Palette},
 };
 
@@ -23,13 +23,15 @@ mod table;
 /// How often agents are asked with --wait.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Shows what the agents of this machine do, and what is wrong.
+/// Shows what the agents do, and what is wrong.
+///
+/// Of this machine, where agents have their sockets; else, or where one is named, of a cluster.
 ///
 /// Exit status: 0 where all is well, 1 where an agent reports a problem or cannot be reached.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     #[command(flatten)]
-    sockets: Sockets,
+    agents: Agents,
     /// Wait until every agent answers and has no problem
     #[arg(long)]
     wait: bool,
@@ -84,8 +86,8 @@ fn look(args: &Args, runtime: &Runtime) -> anyhow::Result<Seen> {
     let palette = Palette::detect();
     let mut is_good = true;
     let (mut text, mut unreached) = (Vec::new(), Vec::new());
-    for socket in args.sockets.find()? {
-        let status = match runtime.block_on(ask(&socket)) {
+    for answer in runtime.block_on(ask_all(&args.agents))? {
+        let status = match answer {
             Ok(status) => status,
             Err(error) => {
                 unreached.push(format!("{error:#}"));
@@ -105,21 +107,31 @@ fn look(args: &Args, runtime: &Runtime) -> anyhow::Result<Seen> {
     Ok(Seen { is_good: is_good && unreached.is_empty(), text: text.join(between), unreached })
 }
 
-/// What the agent behind a socket says.
+/// What each agent says, all asked at once.
 ///
 /// # Errors
-/// Where it is not there or does not answer.
-pub async fn ask(socket: &Path) -> anyhow::Result<v1::NodeStatus> {
-    let mut agent = agents::connect(socket).await?;
+/// Where no agent is found.
+pub async fn ask_all(agents: &Agents) -> anyhow::Result<Vec<anyhow::Result<v1::NodeStatus>>> {
+    let places = agents.find().await?;
+    Ok(agents::each(places, |place| async move { ask(&place).await }).await)
+}
+
+/// What the agent of a cluster's node says.
+///
+/// # Errors
+/// Where there is none, or it does not answer.
+pub async fn of_node(cluster: &Cluster, node: &str) -> anyhow::Result<v1::NodeStatus> {
+    let places = agents::of_cluster(cluster, Some(node)).await?;
+    ask(places.first().context("no agent was found")?).await
+}
+
+/// What an agent says.
+async fn ask(place: &Place) -> anyhow::Result<v1::NodeStatus> {
+    let mut agent = place.connect().await?;
     let answer = tokio::time::timeout(PATIENCE, agent.get_status(v1::GetStatusRequest {})).await;
     match answer {
         Ok(Ok(status)) => Ok(status.into_inner()),
-        Ok(Err(status)) => {
-            bail!("the agent behind {} says: {}", socket.display(), status.message())
-        }
-        Err(_) => bail!(
-            "the agent behind {} does not answer; look at its log, then restart it",
-            socket.display()
-        ),
+        Ok(Err(status)) => bail!("{place} says: {}", status.message()),
+        Err(_) => bail!("{place} does not answer; look at its log, then restart it"),
     }
 }

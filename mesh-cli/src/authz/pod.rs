@@ -1,8 +1,8 @@
 //! `nodemesh authz POD`: what the agent of the pod's node says, or what the cluster's objects do.
 
-use std::{net::IpAddr, path::Path};
+use std::net::IpAddr;
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
 use mesh_common::api::v1::{self, supposed_connection::Caller};
 
@@ -12,8 +12,7 @@ use super::{
     table,
 };
 use crate::{
-    agents::{self, PATIENCE, Sockets, pod_name},
-    cluster::ClusterArgs,
+    agents::{self, Agents, PATIENCE, Place, pod_name},
     output::Palette,
     picture,
 };
@@ -22,9 +21,10 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct Question {
     #[command(flatten)]
-    sockets: Sockets,
-    #[command(flatten)]
-    cluster: ClusterArgs,
+    agents: Agents,
+    /// Read the objects of the cluster instead, wherever the pod is, and ask no agent
+    #[arg(long, conflicts_with_all = ["paths", "node"])]
+    objects: bool,
     /// The pod that is called; without a namespace in the name, of --namespace
     #[arg(value_name = "[NAMESPACE/]POD", required = true)]
     pod: Option<String>,
@@ -87,23 +87,26 @@ impl Question {
     fn shown(&self) -> anyhow::Result<Shown> {
         let (pod, connection) = self.read()?;
         let runtime = agents::runtime().context("cannot start")?;
-        if self.cluster.is_named() {
+        if self.objects {
             let compiled = runtime.block_on(async {
-                let cluster = self.cluster.connect().await?;
+                let cluster = self.agents.cluster().connect().await?;
                 picture::compiled(&cluster).await
             })?;
             let answer = objects::answer(&compiled, &pod, connection)?;
             return Ok(Shown::new(&answer, Source::Objects));
         }
         let request = v1::GetAuthorizationRequest { pod: Some(pod.clone()), connection };
-        let sockets = self.sockets.find().map_err(|error| {
-            anyhow!(
-                "{error:#}; or name a cluster with --context or --kubeconfig to read its objects"
-            )
+        let answers = runtime.block_on(async {
+            let places = self.agents.find().await?;
+            let ask = |place| {
+                let request = request.clone();
+                async move { ask(&place, request).await }
+            };
+            anyhow::Ok(agents::each(places, ask).await)
         })?;
         let (mut elsewhere, mut failed) = (None, None);
-        for socket in sockets {
-            match runtime.block_on(ask(&socket, request.clone())) {
+        for answer in answers {
+            match answer {
                 Ok(Said::Pod(answer)) => return Ok(Shown::new(&answer, Source::Agent)),
                 Ok(Said::Elsewhere(node)) => elsewhere = Some(node),
                 Ok(Said::Unknown) => {}
@@ -143,16 +146,15 @@ impl Question {
     }
 }
 
-async fn ask(socket: &Path, request: v1::GetAuthorizationRequest) -> anyhow::Result<Said> {
-    let at = socket.display();
-    let mut agent = agents::connect(socket).await?;
+async fn ask(place: &Place, request: v1::GetAuthorizationRequest) -> anyhow::Result<Said> {
+    let mut agent = place.connect().await?;
     let answer = match tokio::time::timeout(PATIENCE, agent.get_authorization(request)).await {
         Ok(Ok(answer)) => answer.into_inner(),
         Ok(Err(status)) if status.code() == tonic::Code::Unimplemented => {
-            bail!("the agent behind {at} is older than this command: upgrade it")
+            bail!("{place} is older than this command: upgrade it")
         }
-        Ok(Err(status)) => bail!("the agent behind {at} says: {}", status.message()),
-        Err(_) => bail!("the agent behind {at} does not answer; look at its log"),
+        Ok(Err(status)) => bail!("{place} says: {}", status.message()),
+        Err(_) => bail!("{place} does not answer; look at its log"),
     };
     Ok(match answer.pod {
         Some(pod) if pod.node == answer.node => Said::Pod(Box::new(pod)),
@@ -168,13 +170,12 @@ fn unknown(pod: &v1::NamespacedName, elsewhere: Option<&str>) -> String {
         Some("") => format!("{namespace}/{name} is on no node yet: no agent decides for it"),
         Some(node) => format!(
             "{namespace}/{name} is on {node}, whose agent was not asked, and no other knows who may \
-             call it: run this command there, in a cluster with `kubectl exec` in the mesh-agent pod \
-             of {node}, or give --context or --kubeconfig to see what its objects say"
+             call it: run this command there, or with --node {node}"
         ),
         None => format!(
-            "no agent of this machine knows a pod {namespace}/{name}: look for it with \
-             `kubectl get pod -n {namespace} {name} -o wide`, and run this command on its node, or \
-             give --context or --kubeconfig"
+            "no agent that was asked knows a pod {namespace}/{name}: look for it with \
+             `kubectl get pod -n {namespace} {name} -o wide`; the agents of a whole cluster are \
+             asked with --kubeconfig or --context"
         ),
     }
 }

@@ -1,0 +1,47 @@
+//! `nodemesh agent-socket`: joins standard input and output to an agent's socket. Not for people: it
+//! is what [`crate::agents::exec`] runs in an agent's pod.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    net::Shutdown,
+    os::{fd::AsFd, unix::net::UnixStream},
+    path::PathBuf,
+    process::ExitCode,
+    thread,
+};
+
+use anyhow::{Context, anyhow};
+
+use crate::agents::{self, exec::GREETING};
+
+/// Joins standard input and output to the socket of an agent.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The agent's socket
+    #[arg(long, value_name = "PATH")]
+    socket: PathBuf,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Where the agent cannot be connected to, or the stream breaks.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let mut agent = UnixStream::connect(&args.socket)
+        .map_err(|error| anyhow!("{}: {}", args.socket.display(), agents::reason(&error)))?;
+    // Not those of `std`, which hold back what is no line.
+    let mut input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let mut output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    output.write_all(GREETING.as_bytes())?;
+    let mut there = agent.try_clone()?;
+    // The process ends without it: a read may wait for as long as whoever is at the other end.
+    thread::spawn(move || {
+        let copied = io::copy(&mut input, &mut there);
+        // What is asked no more is answered no more: this ends the copy back.
+        let side = if copied.is_ok() { Shutdown::Write } else { Shutdown::Both };
+        there.shutdown(side)
+    });
+    io::copy(&mut agent, &mut output).context("the stream from the agent broke")?;
+    Ok(ExitCode::SUCCESS)
+}
