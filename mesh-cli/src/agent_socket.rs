@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    io::{self, Write},
+    io::{self, Read, Write},
     net::Shutdown,
     os::{fd::AsFd, unix::net::UnixStream},
     path::PathBuf,
@@ -37,11 +37,25 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut there = agent.try_clone()?;
     // The process ends without it: a read may wait for as long as whoever is at the other end.
     thread::spawn(move || {
-        let copied = io::copy(&mut input, &mut there);
+        let copied = copy(&mut input, &mut there);
         // What is asked no more is answered no more: this ends the copy back.
         let side = if copied.is_ok() { Shutdown::Write } else { Shutdown::Both };
         there.shutdown(side)
     });
-    io::copy(&mut agent, &mut output).context("the stream from the agent broke")?;
+    copy(&mut agent, &mut output).context("the stream from the agent broke")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Copies what comes until the end. Not [`io::copy`]: it splices, and while splice(2) waits for a
+/// socket it keeps the pipe that it writes to locked, so that nobody can read what is in there.
+fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(read) => to.write_all(&buffer[..read])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
