@@ -6,6 +6,7 @@ use std::{fmt, fs, io, path::PathBuf, time::Duration};
 use anyhow::{Context, anyhow, bail, ensure};
 use hyper_util::rt::TokioIo;
 use mesh_common::{SYSTEM_NAMESPACE, api::v1::agent_client::AgentClient};
+use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::UnixStream,
@@ -65,6 +66,8 @@ pub enum Place {
         pod: String,
         /// The node that the agent is of.
         node: String,
+        /// The agent's socket, as the pod sees it.
+        socket: String,
     },
 }
 
@@ -133,8 +136,9 @@ pub async fn of_cluster(cluster: &Cluster, node: Option<&str>) -> anyhow::Result
     let mut found: Vec<_> = running
         .filter_map(|pod| {
             let on = pod["spec"]["nodeName"].as_str()?;
-            let pod = pod["metadata"]["name"].as_str()?;
-            node.is_none_or(|node| node == on).then(|| (on.to_owned(), pod.to_owned()))
+            let name = pod["metadata"]["name"].as_str()?;
+            let found = || (on.to_owned(), name.to_owned(), socket(pod, on));
+            node.is_none_or(|node| node == on).then(found)
         })
         .collect();
     found.sort();
@@ -148,8 +152,15 @@ pub async fn of_cluster(cluster: &Cluster, node: Option<&str>) -> anyhow::Result
         ),
         _ => {}
     }
-    let place = |(node, pod)| Place::Pod { cluster: cluster.clone(), pod, node };
+    let place = |(node, pod, socket)| Place::Pod { cluster: cluster.clone(), pod, node, socket };
     Ok(found.into_iter().map(place).collect())
+}
+
+/// Where the agent in a pod has its socket: where it was told, or where agents have theirs.
+fn socket(pod: &Value, node: &str) -> String {
+    let arguments = pod["spec"]["containers"][0]["args"].as_array().into_iter().flatten();
+    let mut told = arguments.filter_map(|it| it.as_str()?.strip_prefix("--admin-socket="));
+    told.next().map_or_else(|| format!("{DIRECTORY}/{node}.sock"), str::to_owned)
 }
 
 impl fmt::Display for Place {
@@ -214,8 +225,8 @@ impl Place {
                     let stream = UnixStream::connect(path).await;
                     speak(stream.map_err(|error| anyhow!(reason(&error)))?).await
                 }
-                Self::Pod { cluster, pod, node } => {
-                    speak(exec::open(cluster, pod, node).await?).await
+                Self::Pod { cluster, pod, socket, .. } => {
+                    speak(exec::open(cluster, pod, socket).await?).await
                 }
             }
         };

@@ -283,7 +283,7 @@ fn authz_reads_the_objects_where_a_cluster_is_named() {
     }
     let kubeconfig = cluster.server.kubeconfig().to_string_lossy().into_owned();
     let ask = |words: &[&str]| {
-        let named = ["--kubeconfig", kubeconfig.as_str()];
+        let named = ["--objects", "--kubeconfig", kubeconfig.as_str()];
         cluster.run(&[&["authz"], words, &named[..]].concat())
     };
     let listed = ask(&["shop/web"]);

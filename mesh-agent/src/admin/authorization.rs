@@ -56,6 +56,7 @@ fn find(admin: &Admin, name: &v1::NamespacedName) -> Option<Arc<Workload>> {
 fn describe(admin: &Admin, pod: &Workload, answer: &mut v1::PodAuthorization) {
     answer.enrolled = pod.enrolled;
     answer.identity = pod.identity.as_ref().map(ToString::to_string).unwrap_or_default();
+    answer.addresses = pod.addresses.iter().map(ToString::to_string).collect();
     // Policies of a pod outside the mesh are not sent to its node.
     if pod.enrolled {
         let known = admin.state_of(pod);

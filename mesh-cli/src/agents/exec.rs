@@ -10,7 +10,6 @@ use tokio::io::{
     AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, copy, duplex,
 };
 
-use super::DIRECTORY;
 use crate::cluster::Cluster;
 
 /// What `agent-socket` writes first, when the agent's socket has taken its connection.
@@ -22,13 +21,12 @@ const BUFFER: usize = 64 * 1024;
 /// What is read of complaints at most.
 const COMPLAINT: u64 = 4096;
 
-/// A stream to the socket of the agent in `pod`, which is that of `node`.
+/// A stream to the socket of the agent in `pod`.
 ///
 /// # Errors
 /// Where the API server refuses, or the agent cannot be connected to there.
-pub async fn open(cluster: &Cluster, pod: &str, node: &str) -> anyhow::Result<DuplexStream> {
-    let socket = format!("{DIRECTORY}/{node}.sock");
-    let command = COMMAND.into_iter().chain([socket.as_str()]);
+pub async fn open(cluster: &Cluster, pod: &str, socket: &str) -> anyhow::Result<DuplexStream> {
+    let command = COMMAND.into_iter().chain([socket]);
     let how =
         AttachParams::default().stdin(true).max_stdin_buf_size(BUFFER).max_stdout_buf_size(BUFFER);
     let mut process = cluster.exec(pod, command, &how).await?;

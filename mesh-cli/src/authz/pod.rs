@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use clap::ValueEnum;
 use mesh_common::api::v1::{self, supposed_connection::Caller};
 
@@ -57,6 +57,9 @@ enum Format {
     Yaml,
 }
 
+/// The state of a pod whose connections prove who it is.
+const CAPTURED: &str = "captured";
+
 /// What one agent said.
 #[derive(Debug)]
 enum Said {
@@ -95,29 +98,48 @@ impl Question {
             let answer = objects::answer(&compiled, &pod, connection)?;
             return Ok(Shown::new(&answer, Source::Objects));
         }
-        let request = v1::GetAuthorizationRequest { pod: Some(pod.clone()), connection };
-        let answers = runtime.block_on(async {
+        let answer = runtime.block_on(async {
             let places = self.agents.find().await?;
-            let ask = |place| {
-                let request = request.clone();
-                async move { ask(&place, request).await }
+            let answer = self.ask_all(&places, &pod, connection.clone()).await;
+            let (Err(_), Some(asked)) = (&answer, connection) else { return answer };
+            let Some(Caller::Pod(caller)) = asked.caller else { return answer };
+            // The pod's agent knows no pods of other nodes that never called it; their own do.
+            let Ok(caller) = self.ask_all(&places, &caller, None).await else { return answer };
+            let proved = caller.state == CAPTURED && !caller.identity.is_empty();
+            let from = caller.addresses.first().cloned().unwrap_or_default();
+            let connection = v1::SupposedConnection {
+                caller: proved.then_some(Caller::Identity(caller.identity)),
+                address: if asked.address.is_empty() { from } else { asked.address },
+                port: asked.port,
             };
-            anyhow::Ok(agents::each(places, ask).await)
+            self.ask_all(&places, &pod, Some(connection)).await
         })?;
+        Ok(Shown::new(&answer, Source::Agent))
+    }
+
+    /// What the agent of the pod's node says.
+    async fn ask_all(
+        &self,
+        places: &[Place],
+        pod: &v1::NamespacedName,
+        connection: Option<v1::SupposedConnection>,
+    ) -> anyhow::Result<v1::PodAuthorization> {
+        let request = v1::GetAuthorizationRequest { pod: Some(pod.clone()), connection };
+        let ask = |place| {
+            let request = request.clone();
+            async move { ask(&place, request).await }
+        };
         let (mut elsewhere, mut failed) = (None, None);
-        for answer in answers {
+        for answer in agents::each(places.to_vec(), ask).await {
             match answer {
-                Ok(Said::Pod(answer)) => return Ok(Shown::new(&answer, Source::Agent)),
+                Ok(Said::Pod(answer)) => return Ok(*answer),
                 Ok(Said::Elsewhere(node)) => elsewhere = Some(node),
                 Ok(Said::Unknown) => {}
-                // Of several agents on a machine one that is gone does not hide the others.
+                // Of several agents one that is gone does not hide the others.
                 Err(error) => failed = Some(error),
             }
         }
-        match failed {
-            Some(error) if elsewhere.is_none() => Err(error),
-            _ => bail!(unknown(&pod, elsewhere.as_deref())),
-        }
+        Err(failed.unwrap_or_else(|| anyhow!(unknown(pod, elsewhere.as_deref()))))
     }
 
     fn read(&self) -> anyhow::Result<(v1::NamespacedName, Option<v1::SupposedConnection>)> {

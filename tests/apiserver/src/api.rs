@@ -27,6 +27,7 @@ use crate::{
     cluster::Cluster,
     discovery,
     error::{About, ApiError},
+    exec::{self, Exec},
     fault::Cut,
     openapi,
     rbac::{self, Action},
@@ -43,6 +44,8 @@ pub enum Answer {
     Text(StatusCode, &'static str),
     Bytes(&'static str, Vec<u8>),
     Stream(Frames),
+    /// A command, on a connection that is a WebSocket from here on.
+    Exec(Exec),
 }
 
 impl Answer {
@@ -111,6 +114,12 @@ fn of_target(
         None => {}
         Some("status") if resource.status => {}
         Some("scale") => return scale::scale(cluster, request, target, verb),
+        // Whoever may only read is not to run anything, though a WebSocket begins with GET.
+        Some("exec") if resource.is("", "pods") && matches!(verb, "get" | "create") => {
+            authorize(cluster, request, target, "create")?;
+            let pod = read::find(cluster, target)?;
+            return exec::exec(cluster, request, &pod).map(Answer::Exec);
+        }
         Some("finalize") if resource.is("", "namespaces") => {}
         Some("token") if resource.is("", "serviceaccounts") && verb == "create" => {
             return review::request(cluster, request, target);

@@ -1,6 +1,6 @@
 //! What all requests share: the objects, what is served, faults, settings.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use crate::{fault::Faults, registry::Registry, store::Store, token::Tokens};
 
@@ -28,6 +28,8 @@ pub struct Settings {
     pub bookmarks: Duration,
     /// Whether deleted pods vanish as if a kubelet had ended them; otherwise they wait for one.
     pub kubelets: bool,
+    /// What `exec` finds in every pod: a path in its image, and the file here that is run.
+    pub programs: BTreeMap<String, PathBuf>,
     /// Whether every request is written to standard error.
     pub log: bool,
 }
@@ -36,6 +38,7 @@ impl Default for Settings {
     fn default() -> Self {
         // The real server sends a bookmark about once a minute.
         let bookmarks = Duration::from_secs(60);
-        Self { rbac: false, history: 20_000, bookmarks, kubelets: true, log: false }
+        let programs = BTreeMap::new();
+        Self { rbac: false, history: 20_000, bookmarks, kubelets: true, programs, log: false }
     }
 }

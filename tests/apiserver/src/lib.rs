@@ -5,7 +5,7 @@
 //! is kept honest by Debian's kubectl and by kube-rs, which do too.
 //!
 //! What a real server does and this one does not: HTTP/2 and bodies in protobuf (which newer kubectl
-//! sends for `create namespace` and its like); schemas of built-in kinds, whose unknown or mistyped
+//! sends for `create namespace` and its like); SPDY, in which older kubectl does `exec`; schemas of built-in kinds, whose unknown or mistyped
 //! fields are stored as they come; warnings in answers; `/openapi/v3`; webhooks, which are stored and
 //! never called; conversion between versions of custom resources beyond `apiVersion`; CEL functions
 //! for URLs, addresses and semantic versions. Beside the garbage collector, the end of namespaces
@@ -23,6 +23,7 @@ mod defaults;
 mod discovery;
 mod effects;
 mod error;
+mod exec;
 mod fault;
 mod folder;
 mod handle;

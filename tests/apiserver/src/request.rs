@@ -78,6 +78,12 @@ impl Query {
         Some(found.1.as_str()).filter(|value| !value.is_empty())
     }
 
+    /// Every value of a parameter that may be repeated.
+    pub fn all<'q>(&'q self, key: &'q str) -> impl Iterator<Item = &'q str> {
+        let same = move |(known, _): &&(String, String)| known == key;
+        self.0.iter().filter(same).map(|(_, value)| value.as_str())
+    }
+
     /// Whether a switch is on; one without a value is.
     pub fn is_on(&self, key: &str) -> bool {
         let found = self.0.iter().find(|(known, _)| known == key);

@@ -27,6 +27,7 @@ use crate::{
     auth::{self, User},
     cluster::Cluster,
     error::ApiError,
+    exec,
     pki::Credentials,
     request::{Query, Request},
 };
@@ -97,15 +98,18 @@ async fn connection(cluster: Arc<Cluster>, tls: TlsAcceptor, stream: TcpStream) 
     let _ = http1::Builder::new()
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
         .await;
 }
 
 async fn respond(
     cluster: &Arc<Cluster>,
     certified: Option<User>,
-    request: http::Request<Incoming>,
+    mut request: http::Request<Incoming>,
 ) -> Response<Body> {
     let line = cluster.settings.log.then(|| log_line(&request));
+    let upgrade = hyper::upgrade::on(&mut request);
+    let headers = request.headers().clone();
     let answer = handle(cluster, certified, request).await;
     if let Some(line) = line {
         let outcome =
@@ -113,6 +117,10 @@ async fn respond(
         eprintln!("{line} -> {outcome}");
     }
     match answer {
+        Ok(Answer::Exec(exec)) => match exec::switch(exec, &headers, upgrade) {
+            Some(response) => response.map(|()| full(Bytes::new())),
+            None => response(Answer::error(&ApiError::bad_request("Upgrade request required"))),
+        },
         Ok(answer) => response(answer),
         Err(error) => {
             let retry_after = error.retry_after();
@@ -174,14 +182,19 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
 }
 
+fn full(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
 fn response(answer: Answer) -> Response<Body> {
-    let full = |bytes: Bytes| Full::new(bytes).map_err(|never| match never {}).boxed_unsync();
     let (code, content_type, body) = match answer {
         Answer::Json(code, json) => (code, "application/json", full(json.into())),
         Answer::Text(code, text) => {
             (code, "text/plain; charset=utf-8", full(Bytes::from_static(text.as_bytes())))
         }
         Answer::Bytes(kind, bytes) => (StatusCode::OK, kind, full(bytes.into())),
+        // It has an answer of its own.
+        Answer::Exec(_) => (StatusCode::INTERNAL_SERVER_ERROR, "text/plain", full(Bytes::new())),
         Answer::Stream(frames) => {
             let body = StreamBody::new(ReceiverStream::new(frames)).boxed_unsync();
             (StatusCode::OK, "application/json", body)
