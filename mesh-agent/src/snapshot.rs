@@ -33,9 +33,9 @@ pub type Endpoint = (Arc<Workload>, u16);
 /// Every resource that the controller sent to this node: its own pods, and what they call.
 ///
 /// Two resources that claim one address: a captured pod wins over one that is not captured (so
-/// that a stale claim never turns mTLS into plaintext), a pod over an endpoint that is none, then
-/// the name that sorts first. The order in which they arrived makes no difference, so a restart
-/// changes nothing, and within one response an address may move between resources in any order.
+/// that a stale claim never turns mTLS into plaintext), then the name that sorts first. The order in
+/// which they arrived makes no difference, so a restart changes nothing, and within one response an
+/// address may move between resources in any order.
 #[derive(Debug)]
 pub struct Snapshot {
     index: RwLock<Index>,

@@ -34,7 +34,7 @@ type RouteName = (RouteKind, NamespacedName);
 type RoutesFor = (NamespacedName, u16, Arc<str>);
 
 /// Workloads in the order in which they may claim an address: the first one has it.
-type Claim = (Reverse<bool>, Reverse<bool>, NamespacedName);
+type Claim = (Reverse<bool>, NamespacedName);
 
 /// Resources by name, and the tables that lookups use; see [`super::Snapshot`] for the rules.
 #[derive(Debug, Default)]
@@ -245,7 +245,7 @@ impl Index {
     }
 
     fn link_workload(&mut self, workload: &Arc<Workload>) {
-        for address in &workload.addresses {
+        for address in own_addresses(workload) {
             let claims = self.workload_claims.entry(*address).or_default();
             claims.insert(claim(workload), Arc::clone(workload));
         }
@@ -265,7 +265,7 @@ impl Index {
     }
 
     fn unlink_workload(&mut self, workload: &Workload) {
-        for address in &workload.addresses {
+        for address in own_addresses(workload) {
             remove_claim(&mut self.workload_claims, *address, &claim(workload));
         }
         for (service, service_port, _) in ready_ports(workload) {
@@ -289,7 +289,13 @@ impl Index {
 }
 
 fn claim(workload: &Workload) -> Claim {
-    (Reverse(workload.captured), Reverse(workload.identity.is_some()), workload.name.clone())
+    (Reverse(workload.captured), workload.name.clone())
+}
+
+/// The addresses that are this workload's alone. One without an identity has none: it is a pod with
+/// the address of its node, where whatever else listens has it too, or no pod at all.
+fn own_addresses(workload: &Workload) -> &[IpAddr] {
+    if workload.identity.is_some() { &workload.addresses } else { &[] }
 }
 
 /// The Service, its port and the workload's port, for each that the workload is ready to serve.

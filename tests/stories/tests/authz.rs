@@ -154,7 +154,7 @@ fn who_cannot_answer_says_who_can() -> Result<()> {
         Ok(())
     };
     fails(&["shop/web"], "shop/web is on node-2, whose agent was not asked")?;
-    fails(&["shop/nobody"], "no agent of this machine knows a pod shop/nobody")?;
+    fails(&["shop/nobody"], "no agent that was asked knows a pod shop/nobody")?;
     fails(&["frontend"], "frontend: no namespace")?;
     fails(&["shop/frontend", "--port", "80"], "who calls?")?;
     fails(&["shop/frontend", "--from", "shop/nobody", "--port", "80"], "knows no pod shop/nobody")?;
