@@ -38,6 +38,8 @@ pub fn run() -> Result<PathBuf> {
     build.args(["build", "--release", "--locked", "--target", TARGET]);
     build.args(["-p", "mesh-agent", "-p", "mesh-controller", "-p", "mesh-cli", "--bins"]);
     build.env("RUSTFLAGS", STATIC);
+    // Every node pulls it: names of functions stay for backtraces, lines do not, which are most of it.
+    build.env("CARGO_PROFILE_RELEASE_DEBUG", "0").env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo");
     step::run("building the static programs", build)?;
     let built = repository().join("target").join(TARGET).join("release");
     let mut files = Vec::new();
