@@ -1,12 +1,12 @@
 //! What the agent is told when it starts: flags, with their defaults.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use clap::{Args, Parser, Subcommand};
-use mesh_common::ports;
+use mesh_common::{listen::any, ports};
 
 use crate::{capture::PodNetns, departure::DaemonSet};
 
@@ -151,10 +151,6 @@ fn at_least_one() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..)
 }
 
-fn any(port: u16) -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)
-}
-
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory, error::ErrorKind};
@@ -185,8 +181,8 @@ mod tests {
         let config = cli.run.expect("a configuration");
         assert_eq!(config.paths.admin_socket(), PathBuf::from("/run/nodemesh/node-1.sock"));
         assert_eq!(config.paths.node_state(), PathBuf::from("/var/lib/nodemesh/node-1"));
-        assert_eq!(config.metrics_address.to_string(), "0.0.0.0:15020");
-        assert_eq!(config.readiness_address.to_string(), "0.0.0.0:15021");
+        assert_eq!(config.metrics_address.to_string(), "[::]:15020");
+        assert_eq!(config.readiness_address.to_string(), "[::]:15021");
         assert!(config.workers() >= 1);
     }
 

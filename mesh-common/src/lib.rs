@@ -1,7 +1,8 @@
 //! What every part of nodemesh agrees on.
 //!
-//! Nothing here does I/O. The layouts in [`bpf`] are shared with the kernel programs and are
-//! `no_std`; everything else wants the `std` feature, and the control API the `api` feature.
+//! Nothing here does I/O but `listen`, which has a feature of its own. The layouts in [`bpf`] are
+//! shared with the kernel programs and are `no_std`; everything else wants the `std` feature, and
+//! the control API the `api` feature.
 
 #![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]
@@ -11,6 +12,8 @@ pub mod api;
 pub mod bpf;
 #[cfg(feature = "std")]
 pub mod identity;
+#[cfg(feature = "listen")]
+pub mod listen;
 #[cfg(feature = "std")]
 pub mod matching;
 #[cfg(feature = "std")]

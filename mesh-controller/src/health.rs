@@ -10,6 +10,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use mesh_common::listen::{Sharing, listen};
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -36,8 +37,8 @@ pub struct Pages {
 ///
 /// # Errors
 /// Where the address cannot be listened on.
-pub async fn serve(address: SocketAddr, pages: Pages) -> io::Result<SocketAddr> {
-    let listener = TcpListener::bind(address).await?;
+pub fn serve(address: SocketAddr, pages: Pages) -> io::Result<SocketAddr> {
+    let listener = TcpListener::from_std(listen(address, Sharing::Alone)?)?;
     let address = listener.local_addr()?;
     tokio::spawn(accept(listener, Arc::new(pages)));
     Ok(address)

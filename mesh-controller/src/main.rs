@@ -2,7 +2,7 @@
 
 use std::{
     io::IsTerminal,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -11,7 +11,11 @@ use std::{
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use mesh_common::identity::TrustDomain;
+use mesh_common::{
+    identity::TrustDomain,
+    listen::{self, Sharing, any},
+    ports,
+};
 use mesh_controller::{
     ca::{Authority, SVID_LIFETIME},
     mesh::Mesh,
@@ -56,10 +60,10 @@ struct Serve {
     #[arg(long, value_name = "FILE", requires = "kubernetes")]
     kubeconfig: Option<PathBuf>,
     /// With --kubernetes: address for /livez, /readyz and /metrics.
-    #[arg(long, value_name = "ADDRESS", default_value_t = SocketAddr::from(([0; 4], mesh_common::ports::READINESS)))]
+    #[arg(long, value_name = "ADDRESS", default_value_t = any(ports::READINESS))]
     health_listen: SocketAddr,
     /// Address to serve agents at.
-    #[arg(long, value_name = "ADDRESS", default_value_t = SocketAddr::from(([0; 4], mesh_common::ports::CONTROLLER)))]
+    #[arg(long, value_name = "ADDRESS", default_value_t = any(ports::CONTROLLER))]
     listen: SocketAddr,
     /// Trust domain of every identity.
     #[arg(long, value_name = "NAME", default_value = TrustDomain::DEFAULT)]
@@ -154,7 +158,7 @@ async fn serve_folder(
     let mesh = Arc::new(Mesh::open(state_dir, trust_domain.clone())?);
     std::fs::read_dir(source)
         .with_context(|| format!("--source {} is no folder that can be read", source.display()))?;
-    let listener = TcpListener::bind(listen)
+    let listener = listen::listen(*listen, Sharing::Alone)
         .with_context(|| format!("cannot listen at {listen}; is another controller running?"))?;
 
     let (folder, objects) = Folder::load(source);

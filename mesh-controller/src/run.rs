@@ -8,7 +8,12 @@ use std::{
 };
 
 use kube::Client;
-use mesh_common::{SYSTEM_NAMESPACE, identity::TrustDomain, names::CA_SECRET};
+use mesh_common::{
+    SYSTEM_NAMESPACE,
+    identity::TrustDomain,
+    listen::{self, Sharing},
+    names::CA_SECRET,
+};
 use tokio::{sync::watch, task};
 
 use crate::{
@@ -119,7 +124,6 @@ impl Starting {
         let registry = health::registry(mesh.clone(), health.clone());
         let pages = Pages { registry, not_ready: Box::new(not_ready) };
         let health_address = health::serve(settings.health_listen, pages)
-            .await
             .map_err(|error| RunError::Listen(settings.health_listen, error))?;
         tracing::info!(address = %health_address, "health and metrics");
         Ok(Self { settings, client, mesh, health, health_address, is_serving })
@@ -163,8 +167,8 @@ impl Starting {
         tasks.spawn(Election::new(client.clone(), name.clone()).run(health.clone(), leading));
         let writer = Writer::new(client, name, health);
         tasks.spawn(writer::run(writer, mesh.clone(), controller.clone(), leads));
-        let listener =
-            TcpListener::bind(listen).map_err(|error| RunError::Listen(listen, error))?;
+        let listener = listen::listen(listen, Sharing::Alone)
+            .map_err(|error| RunError::Listen(listen, error))?;
         Ok(Started { controller, mesh, listener, is_serving, _tasks: tasks })
     }
 }

@@ -10,15 +10,13 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::{Domain, Protocol, Socket, Type};
+use mesh_common::listen::{Sharing, listen};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::{observe::metrics::Metrics, status::Status};
 
 /// How long a client may take to say what it wants.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Waiting connections of a listener; probes are few.
-const BACKLOG: i32 = 128;
 /// What Prometheus wants to be told, see
 /// <https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.md#protocol-negotiation>.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -56,13 +54,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// # Errors
 /// Where the address cannot be listened on.
 pub fn serve(address: SocketAddr, page: Page) -> io::Result<()> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    let listener = TcpListener::from_std(socket.into())?;
+    let listener = TcpListener::from_std(listen(address, Sharing::Shared)?)?;
     tokio::spawn(accept(listener, Arc::new(page)));
     Ok(())
 }

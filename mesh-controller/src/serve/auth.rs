@@ -159,5 +159,8 @@ fn claimed(token: &str) -> String {
 
 fn peer(extensions: &Extensions) -> Option<SocketAddr> {
     let connection = extensions.get::<TlsConnectInfo<TcpConnectInfo>>()?;
-    connection.get_ref().remote_addr()
+    let mut peer = connection.get_ref().remote_addr()?;
+    // A socket of both families shows IPv4 inside IPv6.
+    peer.set_ip(peer.ip().to_canonical());
+    Some(peer)
 }
