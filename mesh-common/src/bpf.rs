@@ -10,6 +10,9 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// Version of all layouts here; part of the path under which maps and links are pinned.
 pub const LAYOUT_VERSION: u32 = 4;
 
+/// The loopback interface has this index in every namespace (LOOPBACK_IFINDEX in the kernel).
+pub const LOOPBACK: u32 = 1;
+
 /// An IP address as four words in network order; IPv4 is `::ffff:a.b.c.d`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]

@@ -8,7 +8,7 @@
 use aya_ebpf::{macros::sk_lookup, programs::SkLookupContext};
 use aya_log_ebpf::debug;
 use mesh_common::{
-    bpf::{Address, Counter, InboundMode, Listener},
+    bpf::{Address, Counter, InboundMode, LOOPBACK, Listener},
     ports,
 };
 
@@ -16,9 +16,6 @@ use crate::{
     maps::{ADMITTED, INBOUND, LISTENERS, PORT_MODES, count, is_agent_alive},
     raw::{Arrival, is_listening, value},
 };
-
-/// The loopback interface has this index in every namespace (LOOPBACK_IFINDEX in the kernel).
-const LOOPBACK: u32 = 1;
 
 const PASS: u32 = 1;
 const DROP: u32 = 0;

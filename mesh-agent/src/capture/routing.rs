@@ -10,6 +10,7 @@ use std::{
     thread,
 };
 
+use mesh_common::bpf::LOOPBACK;
 use rtnetlink::{
     Handle, IpVersion, RouteMessageBuilder,
     packet_route::{
@@ -29,8 +30,6 @@ pub const DELIVERY_MARK: u32 = 0x6d65_7368;
 const TABLE: u32 = 15006;
 /// Before any rule that a CNI is known to make in a pod, after the local table.
 const PRIORITY: u32 = 100;
-/// The loopback interface has this index in every namespace (LOOPBACK_IFINDEX in the kernel).
-const LOOPBACK: u32 = 1;
 
 /// Why the rule or the route is not as it should be.
 #[derive(Debug, thiserror::Error)]
