@@ -6,7 +6,16 @@
 //! DaemonSet and its namespace stay. No finalizer: one of ours would keep a namespace from going
 //! where no agent is left to take it off.
 
-use std::{fs, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::PathBuf,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context, anyhow};
 use http_body_util::{BodyExt, Empty};
@@ -20,12 +29,17 @@ use serde_json::Value;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
+use crate::backoff::Backoff;
+
 /// Where Kubernetes puts the token and the certificate of the API server.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// How long one question may take. An end that is asked for may not be put off for long.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How often an API server that does not answer is asked at the end.
 const TRIES: usize = 3;
+/// How long an agent waits between its questions until one is answered, at first and at most.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// The DaemonSet that an agent is of, `namespace/name`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,12 +129,13 @@ impl ApiServer {
 }
 
 /// Knows at the end whether it is one for good.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Departure {
     server: ApiServer,
     set: DaemonSet,
-    /// Whether this agent could ask when it started.
-    could_ask: bool,
+    /// Whether this agent was ever answered. Only then does it mean something that it is not at the
+    /// end: the account or its rights went, since they were there.
+    was_answered: Arc<AtomicBool>,
 }
 
 /// What the answer to one question says.
@@ -135,17 +150,32 @@ enum Answer {
 }
 
 impl Departure {
-    /// Begins to watch over the agent of `set`.
-    pub async fn new(server: ApiServer, set: DaemonSet) -> Self {
-        let mut departure = Self { server, set, could_ask: false };
-        match departure.ask().await {
-            Ok(answer) => departure.could_ask = answer != Answer::Refused,
-            Err(error) => tracing::warn!(
-                "the API server does not say whether the DaemonSet stays, so nothing is cleaned up \
-                 if that is deleted now: {error:#}"
-            ),
-        }
+    /// Begins to watch over the agent of `set`, beside whatever else it does: asks until there is
+    /// one answer.
+    pub fn begin(server: ApiServer, set: DaemonSet) -> Self {
+        let departure = Self { server, set, was_answered: Arc::default() };
+        tokio::spawn(departure.clone().ask_until_answered());
         departure
+    }
+
+    async fn ask_until_answered(self) {
+        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        let mut is_told = false;
+        while !self.was_answered.load(Ordering::Relaxed) {
+            let failure = match self.ask().await {
+                Ok(Answer::Refused) => "it refuses to: see deploy/base/rbac-agent.yaml".to_owned(),
+                Ok(_) => return,
+                Err(error) => format!("{error:#}"),
+            };
+            if !is_told {
+                tracing::warn!(
+                    "the API server does not say whether the DaemonSet stays, so nothing may be \
+                     cleaned up if that is deleted now; asks again: {failure}"
+                );
+                is_told = true;
+            }
+            tokio::time::sleep(backoff.wait()).await;
+        }
     }
 
     /// Whether no agent comes after this one: the DaemonSet or the namespace is going or gone, or
@@ -155,7 +185,7 @@ impl Departure {
         for _ in 0..TRIES {
             match self.ask().await {
                 Ok(Answer::Goes) => return true,
-                Ok(Answer::Refused) => return self.could_ask,
+                Ok(Answer::Refused) => return self.was_answered.load(Ordering::Relaxed),
                 Ok(Answer::Stays) => return false,
                 Err(error) => tracing::warn!("asking whether the DaemonSet stays: {error:#}"),
             }
@@ -174,10 +204,15 @@ impl Departure {
                 asked.map_err(|_| anyhow!("no answer within {PATIENCE:?}"))??;
             match answer(status, &object) {
                 Some(Answer::Stays) => {}
-                Some(other) => return Ok(other),
+                Some(Answer::Refused) => return Ok(Answer::Refused),
+                Some(Answer::Goes) => {
+                    self.was_answered.store(true, Ordering::Relaxed);
+                    return Ok(Answer::Goes);
+                }
                 None => return Err(anyhow!("the API server answers {status}")),
             }
         }
+        self.was_answered.store(true, Ordering::Relaxed);
         Ok(Answer::Stays)
     }
 }

@@ -246,7 +246,7 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
     tokio::spawn(renewal);
 
     let departure = match config.daemon_set {
-        Some(set) => Some(Departure::new(ApiServer::of_pod()?, set).await),
+        Some(set) => Some(Departure::begin(ApiServer::of_pod()?, set)),
         None => None,
     };
     tokio::select! {

@@ -84,10 +84,28 @@ impl Cluster {
         answers.push((path, code, body));
     }
 
-    async fn departure(&self) -> Departure {
+    /// Of an agent that has just begun.
+    fn begin(&self) -> Departure {
         let set = "nodemesh-system/mesh-agent".parse().expect("a name");
-        Departure::new(self.server.clone(), set).await
+        Departure::begin(self.server.clone(), set)
     }
+
+    /// Of an agent that was answered.
+    async fn departure(&self) -> Departure {
+        let departure = self.begin();
+        is_answered(&departure).await;
+        departure
+    }
+}
+
+/// Waits until the API server has said something.
+async fn is_answered(departure: &Departure) {
+    let answered = async {
+        while !departure.was_answered.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(10 * FIRST_WAIT, answered).await.expect("an answer");
 }
 
 #[tokio::test]
@@ -119,8 +137,23 @@ async fn rights_that_went_say_so_only_to_whom_they_were_given() {
         let departure = cluster.departure().await;
         cluster.says(NAMESPACE, code, Value::Null);
         assert!(departure.is_for_good().await, "its account went: {code}");
-        let never = cluster.departure().await;
+        let never = cluster.begin();
         assert!(!never.is_for_good().await, "it could never ask: {code}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_was_away_at_the_start_is_asked_again() {
+    let cluster = Cluster::start().await;
+    for code in [500, 401] {
+        cluster.says(SET, code, Value::Null);
+        let departure = cluster.begin();
+        assert!(!departure.is_for_good().await, "nobody has said so: {code}");
+        cluster.says(SET, 200, json!({ "metadata": {} }));
+        is_answered(&departure).await;
+        // The binding of its Role goes before its DaemonSet.
+        cluster.says(SET, 403, Value::Null);
+        assert!(departure.is_for_good().await, "{code}");
     }
 }
 
