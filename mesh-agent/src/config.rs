@@ -83,7 +83,7 @@ pub struct Config {
     /// Address for Prometheus metrics
     #[arg(long, value_name = "ADDRESS", default_value_t = any(ports::METRICS))]
     pub metrics_address: SocketAddr,
-    /// Address for readiness probes (/readyz)
+    /// Address for probes (/readyz, /livez)
     #[arg(long, value_name = "ADDRESS", default_value_t = any(ports::READINESS))]
     pub readiness_address: SocketAddr,
     /// Threads that carry connections [default: half of the processors, at least 1]

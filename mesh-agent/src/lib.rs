@@ -11,6 +11,7 @@ pub mod departure;
 pub mod files;
 pub mod http1;
 pub mod identity;
+pub mod liveness;
 pub mod observe;
 pub mod proxy;
 pub mod snapshot;

@@ -25,6 +25,7 @@ use mesh_agent::{
     denials::Denials,
     departure::{ApiServer, Departure},
     identity::{Certificates, Store, renewal},
+    liveness::{Liveness, Pulse},
     observe::{Observer, kernel::KernelFlows, metrics::Metrics, unmeshed::UnmeshedTable},
     proxy::{Dependencies, Proxy, ProxyConfig},
     snapshot::Snapshot,
@@ -174,13 +175,19 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
     let _socket = AdminSocket::serve(&socket, admin)
         .with_context(|| format!("cannot serve {}; see --admin-socket", socket.display()))?;
     let at = config.metrics_address;
-    http::serve(at, http::Page::metrics(metrics))
+    http::serve(at, vec![http::Page::metrics(metrics)])
         .with_context(|| format!("cannot serve metrics at {at}; see --metrics-address"))?;
     let at = config.readiness_address;
-    http::serve(at, http::Page::readiness(Arc::clone(&status)))
+    let liveness = Arc::new(Liveness::default());
+    let pages = vec![
+        http::Page::readiness(Arc::clone(&status)),
+        http::Page::liveness(Arc::clone(&liveness)),
+    ];
+    http::serve(at, pages)
         .with_context(|| format!("cannot serve readiness at {at}; see --readiness-address"))?;
 
     let capture = Capture::start(capture_config(&config))?;
+    liveness.watch("the sign of life for the kernel programs", capture.pulse());
     unmeshed.keep_only(&capture.adopted());
     let denials = Arc::new(Denials::new(capture.sockets()));
     tokio::spawn(denials::follow(snapshot.changed(), Arc::clone(&denials)));
@@ -220,15 +227,18 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
     let proxy = ProxyConfig { node, workers: config.workers(), http: config.http };
     let proxy = Arc::new(Proxy::start(proxy, dependencies).context("cannot start the proxy")?);
 
+    let pulse = Arc::<Pulse>::default();
     let enrolment = EnrolmentThread {
         node: config.paths.node.clone(),
         snapshot: Arc::clone(&snapshot),
         certificates: Arc::clone(&certificates),
         bypasses,
         status: Arc::clone(&status),
+        pulse: Arc::clone(&pulse),
     };
     let kernel = Kernel::new(capture, proxy, told);
     let reports = enrolment.start(kernel).context("cannot start a thread")?;
+    liveness.watch("capturing pods", pulse);
     tokio::spawn(persist::keep(Arc::clone(&snapshot), Arc::clone(&status), stored));
     let connection = Connection {
         address: Address {

@@ -1,4 +1,4 @@
-//! `/metrics` for Prometheus and `/readyz` for probes, over plain HTTP/1.1.
+//! `/metrics` for Prometheus, `/readyz` and `/livez` for probes, over plain HTTP/1.1.
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_common::listen::{Sharing, listen};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::{observe::metrics::Metrics, status::Status};
+use crate::{liveness::Liveness, observe::metrics::Metrics, status::Status};
 
 /// How long a client may take to say what it wants.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,35 +38,43 @@ impl Page {
 
     /// `/readyz`: 200 when pods are served, else 503 and the reasons, one a line.
     pub fn readiness(status: Arc<Status>) -> Self {
-        let answer = move || match status.not_ready() {
-            reasons if reasons.is_empty() => (StatusCode::OK, TEXT, "ready\n".to_owned()),
-            reasons => (StatusCode::SERVICE_UNAVAILABLE, TEXT, reasons.join("\n") + "\n"),
-        };
-        Self { path: "/readyz", answer: Box::new(answer) }
+        Self { path: "/readyz", answer: Box::new(move || probed("ready", &status.not_ready())) }
     }
+
+    /// `/livez`: 200 as long as nothing is stuck, else 503 and what is, one a line.
+    pub fn liveness(liveness: Arc<Liveness>) -> Self {
+        Self { path: "/livez", answer: Box::new(move || probed("alive", &liveness.stuck())) }
+    }
+}
+
+fn probed(good: &str, problems: &[String]) -> Answer {
+    if problems.is_empty() {
+        return (StatusCode::OK, TEXT, format!("{good}\n"));
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, TEXT, problems.join("\n") + "\n")
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Serves `page` at `address`, where another agent of the node may listen too: during an upgrade
+/// Serves `pages` at `address`, where another agent of the node may listen too: during an upgrade
 /// there are two.
 ///
 /// # Errors
 /// Where the address cannot be listened on.
-pub fn serve(address: SocketAddr, page: Page) -> io::Result<()> {
+pub fn serve(address: SocketAddr, pages: Vec<Page>) -> io::Result<()> {
     let listener = TcpListener::from_std(listen(address, Sharing::Shared)?)?;
-    tokio::spawn(accept(listener, Arc::new(page)));
+    tokio::spawn(accept(listener, pages.into()));
     Ok(())
 }
 
-async fn accept(listener: TcpListener, page: Arc<Page>) {
+async fn accept(listener: TcpListener, pages: Arc<[Page]>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                tokio::spawn(converse(stream, Arc::clone(&page)));
+                tokio::spawn(converse(stream, Arc::clone(&pages)));
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection for {}", page.path);
+                tracing::warn!(%error, "cannot accept a connection for {}", paths(&pages));
                 // Out of descriptors: trying at once would spin.
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -74,9 +82,9 @@ async fn accept(listener: TcpListener, page: Arc<Page>) {
     }
 }
 
-async fn converse(stream: TcpStream, page: Arc<Page>) {
+async fn converse(stream: TcpStream, pages: Arc<[Page]>) {
     let service = service_fn(move |request| {
-        let response = respond(&request, &page);
+        let response = respond(&request, &pages);
         async move { Ok::<_, Infallible>(response) }
     });
     let connection = http1::Builder::new()
@@ -88,11 +96,12 @@ async fn converse(stream: TcpStream, page: Arc<Page>) {
     }
 }
 
-fn respond(request: &Request<Incoming>, page: &Page) -> Response<Full<Bytes>> {
-    let (status, content_type, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, path) if path == page.path => (page.answer)(),
-        (&Method::GET | &Method::HEAD, _) => {
-            (StatusCode::NOT_FOUND, TEXT, format!("there is only {}\n", page.path))
+fn respond(request: &Request<Incoming>, pages: &[Page]) -> Response<Full<Bytes>> {
+    let page = pages.iter().find(|page| page.path == request.uri().path());
+    let (status, content_type, body) = match (request.method(), page) {
+        (&Method::GET | &Method::HEAD, Some(page)) => (page.answer)(),
+        (&Method::GET | &Method::HEAD, None) => {
+            (StatusCode::NOT_FOUND, TEXT, format!("there is only {}\n", paths(pages)))
         }
         _ => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n".to_owned()),
     };
@@ -101,4 +110,8 @@ fn respond(request: &Request<Incoming>, page: &Page) -> Response<Full<Bytes>> {
     let value = header::HeaderValue::from_static(content_type);
     response.headers_mut().insert(header::CONTENT_TYPE, value);
     response
+}
+
+fn paths(pages: &[Page]) -> String {
+    pages.iter().map(|page| page.path).collect::<Vec<_>>().join(" and ")
 }

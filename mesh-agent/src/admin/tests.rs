@@ -20,6 +20,7 @@ use tonic::transport::{Channel, Endpoint};
 use super::{socket::AdminSocket, *};
 use crate::{
     identity::testing::{Ca, Hours},
+    liveness::{Liveness, Pulse},
     observe::{flow::Verdict, metrics::Metrics, tests::flow},
     status::{Hook, Phase},
 };
@@ -130,9 +131,15 @@ async fn probes_and_prometheus_are_answered_by_two_agents_at_once() {
     let (metrics, readiness) = (free_port(), free_port());
     let status = Arc::new(Status::default());
     for _ in 0..2 {
-        http::serve(metrics, http::Page::metrics(Arc::new(Metrics::new()))).expect("served");
+        let page = http::Page::metrics(Arc::new(Metrics::new()));
+        http::serve(metrics, vec![page]).expect("served");
     }
-    http::serve(readiness, http::Page::readiness(Arc::clone(&status))).expect("served");
+    let liveness = Arc::new(Liveness::default());
+    let pages = vec![
+        http::Page::readiness(Arc::clone(&status)),
+        http::Page::liveness(Arc::clone(&liveness)),
+    ];
+    http::serve(readiness, pages).expect("served");
     let answer = get(metrics, "/metrics").await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert!(answer.contains("openmetrics-text") && answer.ends_with("# EOF\n"), "{answer}");
@@ -147,6 +154,15 @@ async fn probes_and_prometheus_are_answered_by_two_agents_at_once() {
     status.set_pods(Vec::new(), true);
     let answer = get(readiness, "/readyz").await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("ready\n"), "{answer}");
+
+    let pulse = Arc::<Pulse>::default();
+    liveness.watch("capturing pods", Arc::clone(&pulse));
+    let answer = get(readiness, "/livez").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("alive\n"), "{answer}");
+    pulse.stop();
+    let answer = get(readiness, "/livez").await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.ends_with("capturing pods is stuck for 31 s\n"), "{answer}");
 }
 
 #[tokio::test]

@@ -36,6 +36,7 @@ use super::{
     sockets::SocketTable,
     sysctl,
 };
+use crate::liveness::Pulse;
 
 /// A captured pod, as the proxy sees it.
 #[derive(Debug)]
@@ -60,7 +61,7 @@ pub struct Pod {
 /// is pinned.
 pub struct Capture {
     kernel: Kernel,
-    _heartbeat: Heartbeat,
+    heartbeat: Heartbeat,
     sockets: Arc<SocketTable>,
     pins: Pins,
     records: Records,
@@ -93,7 +94,7 @@ impl Capture {
             .map_err(|source| CaptureError::Map { map: "ORIGINAL_DESTINATIONS", source })?;
         let mut capture = Self {
             kernel,
-            _heartbeat: Heartbeat::start(&pins).map_err(map("HEARTBEAT"))?,
+            heartbeat: Heartbeat::start(&pins).map_err(map("HEARTBEAT"))?,
             sockets: Arc::new(sockets),
             pins,
             records: Records::new(&config.state_dir, &config.node),
@@ -113,6 +114,11 @@ impl Capture {
     /// What the proxy asks of the kernel maps.
     pub fn sockets(&self) -> Arc<SocketTable> {
         Arc::clone(&self.sockets)
+    }
+
+    /// Shows whether the kernel programs are given signs of life.
+    pub fn pulse(&self) -> Arc<Pulse> {
+        self.heartbeat.pulse()
     }
 
     /// What the kernel programs tell; there is one reader a node.

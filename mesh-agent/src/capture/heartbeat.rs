@@ -3,19 +3,26 @@
 
 use std::{
     io,
-    sync::mpsc::{RecvTimeoutError, Sender, channel},
+    sync::{
+        Arc,
+        mpsc::{RecvTimeoutError, Sender, channel},
+    },
     thread,
     time::Duration,
 };
 
 use super::pins::Pins;
-use crate::sys::{self, Map};
+use crate::{
+    liveness::Pulse,
+    sys::{self, Map},
+};
 
 /// Well within [`mesh_common::bpf::HEARTBEAT_STALE`].
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// A thread that writes the time into the kernel, until this is dropped.
 pub struct Heartbeat {
+    pulse: Arc<Pulse>,
     _stop: Sender<()>,
 }
 
@@ -25,14 +32,24 @@ impl Heartbeat {
         let map: Map<u32, u64> = Map::open(&pins.map("HEARTBEAT"))?;
         map.insert(&0, &sys::monotonic()?)?;
         let (stop, stopped) = channel();
+        let pulse = Arc::<Pulse>::default();
+        let beating = Arc::clone(&pulse);
         thread::Builder::new().name("heartbeat".to_owned()).spawn(move || {
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(INTERVAL) {
                 let beat = sys::monotonic().and_then(|now| map.insert(&0, &now));
-                if let Err(error) = beat {
-                    tracing::error!(%error, "cannot write a sign of life for the kernel programs");
+                match beat {
+                    Ok(()) => beating.beat(),
+                    Err(error) => tracing::error!(
+                        %error, "cannot write a sign of life for the kernel programs"
+                    ),
                 }
             }
         })?;
-        Ok(Self { _stop: stop })
+        Ok(Self { pulse, _stop: stop })
+    }
+
+    /// Shows whether the thread turns and the kernel takes what it writes.
+    pub fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
     }
 }

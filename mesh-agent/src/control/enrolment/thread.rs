@@ -15,7 +15,9 @@ use mesh_common::{identity::SpiffeId, model::Workload};
 use tokio::sync::watch;
 
 use super::{Captor, Enrolment, inspection::Inspection};
-use crate::{bypass::Bypasses, identity::Certificates, snapshot::Snapshot, status::Status};
+use crate::{
+    bypass::Bypasses, identity::Certificates, liveness::Pulse, snapshot::Snapshot, status::Status,
+};
 
 /// How often the connections of pods that drain are counted.
 const DRAIN_CHECK: Duration = Duration::from_millis(500);
@@ -44,6 +46,8 @@ pub struct EnrolmentThread {
     pub bypasses: Arc<Bypasses>,
     /// Where the outcome is shown, and whether there is a picture of the mesh.
     pub status: Arc<Status>,
+    /// Where it shows that the thread turns.
+    pub pulse: Arc<Pulse>,
 }
 
 impl EnrolmentThread {
@@ -74,13 +78,18 @@ impl EnrolmentThread {
         let mut enrolment = Enrolment::default();
         let mut inspection = Inspection::default();
         loop {
+            self.pulse.beat();
             let now = Instant::now();
             let bypass_ends = self.bypasses.expire().map(|left| now + left);
             // Without a picture, "no pods" would mean to release them all.
             if self.status.is_synced() {
                 let desired = self.snapshot.local_pods(&self.node);
                 let certificate = |id: &SpiffeId| self.certificates.require(id);
-                let bypassed = |pod: &Workload| self.bypasses.left_for(pod);
+                let bypassed = |pod: &Workload| {
+                    // A node's worth of pods takes long, and is no standstill.
+                    self.pulse.beat();
+                    self.bypasses.left_for(pod)
+                };
                 enrolment.reconcile(now, &desired, certificate, bypassed, &mut captor);
                 publish(wanted, enrolment.identities());
                 if enrolment.is_tried() {
@@ -229,12 +238,15 @@ mod tests {
         let certificates = Arc::new(Certificates::new(None));
         let status = Arc::new(Status::default());
         let captor = Fake::default();
+        let pulse = Arc::<Pulse>::default();
+        let born = pulse.last();
         let thread = EnrolmentThread {
             node: "node-1".to_owned(),
             snapshot: Arc::clone(&snapshot),
             certificates: Arc::clone(&certificates),
             bypasses: Arc::default(),
             status: Arc::clone(&status),
+            pulse: Arc::clone(&pulse),
         };
         let mut reports = thread.start(captor.clone()).expect("a thread");
         snapshot.apply(vec![web()], Vec::new());
@@ -253,6 +265,8 @@ mod tests {
         certificates.install(ca.svid(WEB, Hours::CURRENT), vec![ca.der()]).expect("installed");
         assert_eq!(next(&mut reports.captured).await, BTreeSet::from(["u1".into()]));
         assert_eq!(*captor.captured.lock().expect("lock"), ["u1"]);
+
+        assert!(pulse.last() > born, "it does not show that it turns");
 
         *captor.repairs.lock().expect("lock") = 1;
         for _ in 0..1000 {
