@@ -10,6 +10,7 @@ pub(super) mod client;
 pub(super) mod coalesce;
 pub(super) mod pool;
 pub(super) mod server;
+pub(super) mod settle;
 pub(super) mod status;
 
 pub(super) use pool::{Key, Lease, Pool};

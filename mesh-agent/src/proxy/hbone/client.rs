@@ -23,7 +23,7 @@ use super::{
     TUNNEL_WINDOW,
     coalesce::{Coalesce, Flusher, coalesce},
     pool::{Acquired, Dialled, Key},
-    status,
+    settle, status,
 };
 use crate::{
     identity::trusted_until,
@@ -139,7 +139,8 @@ async fn dial_tunnel(context: &Context, pod: &ServedPod, key: &Key) -> Result<Di
         let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
         let trusted_until = trusted_until(chain).map_err(|error| failed(&error))?;
         let (io, flusher) = coalesce(tls);
-        let (request, connection) = h2::client::Builder::new()
+        let mut http2 = h2::client::Builder::new();
+        http2
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(TUNNEL_WINDOW)
             .max_frame_size(FRAME)
@@ -147,10 +148,9 @@ async fn dial_tunnel(context: &Context, pod: &ServedPod, key: &Key) -> Result<Di
             .max_send_buffer_size(SEND_BUFFER)
             .max_concurrent_reset_streams(REMEMBERED_RESETS)
             .reset_stream_duration(RESET_MEMORY)
-            .enable_push(false)
-            .handshake(io)
-            .await
-            .map_err(|error| failed(&error))?;
+            .enable_push(false);
+        let begun = settle::handshake(http2, io, &flusher).await;
+        let (request, connection) = begun.map_err(|error| failed(&error))?;
         let (destination, gone) = (key.destination, pod.gone());
         tokio::spawn(async move {
             tokio::select! {

@@ -35,6 +35,7 @@ use crate::{
         hbone::{
             coalesce::{Coalesce, Flusher, coalesce},
             pool::{self, Acquired, Lease},
+            settle,
         },
         revoke::Leash,
         route::Upstream as Place,
@@ -198,9 +199,9 @@ async fn handshake(
     transport: Transport,
     leash: Leash,
     life: Arc<Life>,
-) -> Result<SendRequest<Bytes>, h2::Error> {
+) -> io::Result<SendRequest<Bytes>> {
     let (io, flusher) = coalesce(transport);
-    let (request, connection) = settings::client().handshake(io).await?;
+    let (request, connection) = settle::handshake(settings::client(), io, &flusher).await?;
     tokio::spawn(drive(connection, flusher, leash, life));
     Ok(request)
 }
