@@ -253,6 +253,6 @@ mod tests {
         let note = ("note", "interface net1 is not in the mesh".to_owned());
         assert!(said("web").contains(&note), "{:?}", said("web"));
         assert!(!said("batch").contains(&note), "{:?}", said("batch"));
-        assert_eq!(said("db"), [("state", "its agent does not know it yet".to_owned())]);
+        assert_eq!(said("new"), [("state", "its agent does not know it yet".to_owned())]);
     }
 }
