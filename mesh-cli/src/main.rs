@@ -18,6 +18,7 @@ mod cluster;
 mod describe;
 mod enroll;
 mod flows;
+mod image;
 mod install;
 mod manifests;
 mod output;

@@ -103,6 +103,11 @@ impl Manifest {
         self.kind() == "CustomResourceDefinition"
     }
 
+    /// Whether it is what the agents are made from.
+    pub fn is_agents(&self) -> bool {
+        self.kind() == "DaemonSet"
+    }
+
     /// Whether it is of one of nodemesh's own kinds.
     pub fn is_of_own_kind(&self) -> bool {
         self.object["apiVersion"] == mesh_common::API_VERSION

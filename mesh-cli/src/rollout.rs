@@ -66,11 +66,15 @@ impl Component {
         let generation = workload["metadata"]["generation"].as_u64();
         let observed = generation.is_some() && status["observedGeneration"].as_u64() >= generation;
         let (desired, ready, updated) = match self {
-            Self::Controller => (
-                workload["spec"]["replicas"].as_u64().unwrap_or(1),
-                number("availableReplicas"),
-                number("updatedReplicas"),
-            ),
+            Self::Controller => {
+                // Those of the old version count as available until they are gone.
+                let old = number("replicas").saturating_sub(number("updatedReplicas"));
+                (
+                    workload["spec"]["replicas"].as_u64().unwrap_or(1),
+                    number("availableReplicas").saturating_sub(old),
+                    number("updatedReplicas"),
+                )
+            }
             Self::Agents => (
                 number("desiredNumberScheduled"),
                 number("numberReady"),
@@ -201,6 +205,24 @@ mod tests {
         assert!(!complete(workload(2, 3, 2)), "one is still of the old version");
         assert!(!complete(workload(2, 2, 3)));
         assert!(!complete(Value::Null), "not there");
+    }
+
+    #[test]
+    fn replicas_of_the_old_version_do_not_count() {
+        let ready = |replicas: u64, updated: u64, available: u64| {
+            let workload = json!({
+                "spec": { "replicas": 2 },
+                "status": {
+                    "replicas": replicas,
+                    "updatedReplicas": updated,
+                    "availableReplicas": available,
+                },
+            });
+            Component::Controller.progress(&workload).ready
+        };
+        assert_eq!(ready(3, 1, 2), 0, "two old ones, and a new one that is not available");
+        assert_eq!(ready(3, 2, 2), 1, "an old one is on its way out");
+        assert_eq!(ready(2, 2, 2), 2);
     }
 
     #[test]

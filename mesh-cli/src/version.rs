@@ -1,20 +1,22 @@
 //! `nodemesh version`: which version is where.
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::{collections::BTreeMap, fmt, process::ExitCode};
 
 use serde_json::Value;
 
 use crate::{
     agents,
     cluster::ClusterArgs,
+    image::Image,
     output,
     rollout::{self, Component},
 };
 
 /// Shows the version of this command, of the controller and of every agent.
 ///
-/// Versions in a cluster are the tags of images. Exit status: 0 where all are one, 1 where they
-/// differ, 2 for wrong usage.
+/// Versions in a cluster are the tags of images; of an image without such a tag it is unknown, which
+/// counts as no difference. Exit status: 0 where all that are known are one, 1 where they differ, 2
+/// for wrong usage.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -38,8 +40,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             for component in Component::ALL {
                 let pods = rollout::pods(&cluster, component).await?;
                 for (version, count) in versions(&pods) {
-                    is_one &= version == client;
-                    rows.push(vec![component.title().to_owned(), version, pieces(count)]);
+                    is_one &= version.known().is_none_or(|it| it == client);
+                    rows.push(vec![
+                        component.title().to_owned(),
+                        version.to_string(),
+                        pieces(count),
+                    ]);
                 }
             }
             anyhow::Ok(())
@@ -57,38 +63,40 @@ fn pieces(count: usize) -> String {
 }
 
 /// How many pods are of which version.
-fn versions(pods: &[Value]) -> BTreeMap<String, usize> {
+fn versions(pods: &[Value]) -> BTreeMap<Version<'_>, usize> {
     let mut versions = BTreeMap::new();
     for pod in pods {
-        let image = pod["spec"]["containers"][0]["image"].as_str().unwrap_or("unknown");
-        *versions.entry(tag(image).to_owned()).or_default() += 1;
+        let image = pod["spec"]["containers"][0]["image"].as_str().unwrap_or("?");
+        let known = Image::of(image).version().map(Version::Known);
+        *versions.entry(known.unwrap_or(Version::Unknown { image })).or_default() += 1;
     }
     versions
 }
 
-/// The tag of an image, or all of its name where it has none.
-fn tag(image: &str) -> &str {
-    let name = image.split('@').next().unwrap_or(image);
-    match name.rsplit_once(':') {
-        // What follows a slash is no port of a registry.
-        Some((_, tag)) if !tag.contains('/') => tag,
-        _ => image,
+/// What the name of an image says of its version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Version<'i> {
+    Known(&'i str),
+    /// Its name is a digest, or a tag that is somebody's own.
+    Unknown {
+        image: &'i str,
+    },
+}
+
+impl<'i> Version<'i> {
+    fn known(self) -> Option<&'i str> {
+        match self {
+            Self::Known(version) => Some(version),
+            Self::Unknown { .. } => None,
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tags_are_versions() {
-        for (image, version) in [
-            ("nodemesh:0.1.0", "0.1.0"),
-            ("registry.example:5000/mesh/nodemesh:0.2.0", "0.2.0"),
-            ("registry.example:5000/nodemesh", "registry.example:5000/nodemesh"),
-            ("nodemesh:0.1.0@sha256:00", "0.1.0"),
-        ] {
-            assert_eq!(tag(image), version);
+impl fmt::Display for Version<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known(version) => f.write_str(version),
+            Self::Unknown { image } => write!(f, "unknown (image {image})"),
         }
     }
 }

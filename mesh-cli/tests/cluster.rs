@@ -5,6 +5,11 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+#[path = "cluster/install.rs"]
+mod install;
+#[path = "cluster/kubernetes.rs"]
+mod kubernetes;
+
 use mesh_apiserver::{ApiServer, Settings};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -83,37 +88,6 @@ fn nodemesh(arguments: &[&str]) -> Command {
 fn manifests() -> Vec<Value> {
     let output = nodemesh(&["install", "--dry-run"]).output().expect("nodemesh runs");
     serde_saphyr::from_multiple(&Ended::from(output).out).expect("YAML")
-}
-
-#[test]
-fn install_applies_everything_and_does_so_again() {
-    let cluster = Cluster::start();
-    let ended = cluster.run(&["install", "--no-wait"]);
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.out.contains("applied DaemonSet nodemesh-system/mesh-agent\n"), "{ended:?}");
-    assert_eq!(ended.out.lines().count(), manifests().len(), "{ended:?}");
-
-    // Waits until the definition of MeshConfig is served.
-    let again = cluster.run(&["install", "--no-wait", "--profile", "secure"]);
-    assert_eq!(again.code, Some(0), "{again:?}");
-    assert!(again.out.ends_with("applied MeshConfig default\n"), "{again:?}");
-
-    let upgrade = cluster.run(&["upgrade", "--no-wait", "--image", "registry.example/mesh:9"]);
-    assert_eq!(upgrade.code, Some(0), "{upgrade:?}");
-    let first = format!("from nodemesh:{} to registry.example/mesh:9\n", env!("CARGO_PKG_VERSION"));
-    assert!(upgrade.out.starts_with(&first), "{upgrade:?}");
-
-    let kept = cluster.run(&["uninstall"]);
-    assert_eq!(kept.code, Some(0), "{kept:?}");
-    let definition = "kept    CustomResourceDefinition meshconfigs.nodemesh.dev: 1 there";
-    assert!(kept.out.contains(definition), "{kept:?}");
-}
-
-#[test]
-fn install_says_what_it_waits_for_in_vain() {
-    let ended = Cluster::start().run(&["install", "--timeout", "1"]);
-    assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.err.contains("controller: 0 of 2 ready"), "{ended:?}");
 }
 
 #[test]
@@ -205,7 +179,12 @@ fn version_says_where_versions_differ() {
     let cluster = Cluster::installed();
     let own = env!("CARGO_PKG_VERSION");
     cluster.agent("mesh-agent-x", &format!("nodemesh:{own}"));
-    assert_eq!(cluster.run(&["version"]).code, Some(0));
+    // What the name of an image does not say is no difference.
+    cluster.agent("mesh-agent-z", "mirror.example/nodemesh@sha256:00");
+    let unknown = cluster.run(&["version"]);
+    assert_eq!(unknown.code, Some(0), "{unknown:?}");
+    let image = "unknown (image mirror.example/nodemesh@sha256:00)  1 pod";
+    assert!(unknown.out.contains(image), "{unknown:?}");
     cluster.agent("mesh-agent-y", "registry.example/nodemesh:0.0.9");
     let ended = cluster.run(&["version"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
