@@ -17,11 +17,16 @@ use crate::{
     rollout::{self, Component},
 };
 
+mod job;
+mod nodes;
+
 /// Takes nodemesh out of a cluster.
 ///
 /// First the agents go: each lets its node's pods out of the mesh and removes what it has put into
-/// the kernel and into files. Then everything else, and the namespace. Policies stay, and with them
-/// their definitions, unless --delete-policies says otherwise.
+/// the kernel and into files. Then a Job on every node does so once more, in case an agent could
+/// not. Then everything else, and the namespace; where a node is not clean these stay, so that
+/// uninstall can be run again. Policies stay, and with them their definitions, unless
+/// --delete-policies says otherwise.
 ///
 /// Exit status: 0 where nothing is left, 1 where something is, 2 for wrong usage.
 #[derive(Debug, clap::Args)]
@@ -31,10 +36,14 @@ pub struct Args {
     /// Delete every AuthorizationPolicy, PeerPolicy and MeshConfig too
     #[arg(long)]
     delete_policies: bool,
+    /// Run no cleanup on nodes, and go on where an agent has not ended: for nodes that are gone for
+    /// good, or that were cleaned up by hand
+    #[arg(long)]
+    skip_nodes: bool,
     /// Print what would be deleted, in this order, and delete nothing; no cluster is asked
     #[arg(long)]
     dry_run: bool,
-    /// Seconds to wait at most for the agents, and again for the namespace
+    /// Seconds to wait at most for the agents, again for the nodes, and again for the namespace
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     timeout: u64,
 }
@@ -46,15 +55,29 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let order = order(manifests::objects(Profile::Default, IMAGE)?);
     if args.dry_run {
-        for manifest in order.iter().filter(|it| args.delete_policies || !it.is_definition()) {
-            output::say(&manifest.title());
-        }
+        order.iter().flat_map(|it| would(it, args)).for_each(|line| output::say(&line));
         return Ok(ExitCode::SUCCESS);
     }
     agents::runtime()?.block_on(async {
         let cluster = args.cluster.connect().await?;
         take_out(&cluster, args, order).await
     })
+}
+
+/// What happens to `manifest`, and what follows.
+fn would(manifest: &Manifest, args: &Args) -> Vec<String> {
+    let title = manifest.title();
+    match manifest.kind() {
+        "DaemonSet" if !args.skip_nodes => {
+            let cleanup = format!("(a Job on each Linux node: /mesh-agent {})", job::CLEANUP);
+            vec![title, cleanup]
+        }
+        _ if manifest.is_definition() && args.delete_policies => {
+            vec![format!("{title}, with every object of it")]
+        }
+        _ if manifest.is_definition() => vec![format!("{title}, where no object of it is there")],
+        _ => vec![title],
+    }
 }
 
 /// Agents first, so that they can still ask whether they go for good; the namespace last, and the
@@ -77,6 +100,8 @@ async fn take_out(
     order: Vec<Manifest>,
 ) -> anyhow::Result<ExitCode> {
     let patience = Duration::from_secs(args.timeout);
+    let agents = order.iter().find(|it| it.is_agents()).map(|it| it.object.clone());
+    let template = nodes::template(cluster, &agents.unwrap_or_default()).await?;
     let mut left = Vec::new();
     for manifest in order {
         if manifest.is_definition() && !args.delete_policies {
@@ -96,7 +121,13 @@ async fn take_out(
             manifest.title()
         ));
         match manifest.kind() {
-            "DaemonSet" => left.extend(agents_gone(cluster, Instant::now() + patience).await?),
+            "DaemonSet" => {
+                left.extend(nodes_left(cluster, args, template.as_ref()).await?);
+                if !left.is_empty() && !args.skip_nodes {
+                    left.push(STOPPED.to_owned());
+                    break;
+                }
+            }
             "Namespace" => left.extend(gone(cluster, &manifest, Instant::now() + patience).await?),
             _ => {}
         }
@@ -107,18 +138,37 @@ async fn take_out(
     Ok(if left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+const STOPPED: &str = "the namespace and what else is there stay, for another try: mend this and run \
+    `nodemesh uninstall` again, or with --skip-nodes where these nodes are gone for good or were \
+    cleaned up by hand";
+
+/// What is wrong with nodes that are not clean.
+async fn nodes_left(
+    cluster: &Cluster,
+    args: &Args,
+    template: Option<&Value>,
+) -> anyhow::Result<Vec<String>> {
+    let patience = Duration::from_secs(args.timeout);
+    let busy = agents_gone(cluster, Instant::now() + patience).await?;
+    let mut left: Vec<String> = busy.iter().map(|node| not_ended(node)).collect();
+    if let (Some(template), false) = (template, args.skip_nodes) {
+        // An agent that still runs would only be in the way of a cleanup beside it.
+        left.extend(nodes::clean(cluster, template, &busy, Instant::now() + patience).await?);
+    }
+    Ok(left)
+}
+
 /// Where the objects are that `definition` defines.
 fn collection(definition: &Manifest) -> String {
     let plural = definition.object["spec"]["names"]["plural"].as_str().unwrap_or_default();
     format!("/apis/{API_VERSION}/{plural}")
 }
 
-/// Waits until no pod of the agents is left; at `deadline`, those that are, by node.
+/// Waits until no pod of the agents is left; at `deadline`, the nodes of those that are.
 async fn agents_gone(cluster: &Cluster, deadline: Instant) -> anyhow::Result<Vec<String>> {
     let mut said = None;
     loop {
         let pods = rollout::pods(cluster, Component::Agents).await?;
-        let nodes: BTreeSet<&str> = pods.iter().filter_map(node).collect();
         if pods.is_empty() {
             return Ok(Vec::new());
         }
@@ -127,16 +177,18 @@ async fn agents_gone(cluster: &Cluster, deadline: Instant) -> anyhow::Result<Vec
             said = Some(pods.len());
         }
         if Instant::now() >= deadline {
-            let problem = |node: &str| {
-                format!(
-                    "the agent of {node} has not ended: captured pods there may refuse new \
-                     connections until `mesh-agent cleanup --node {node}` has run on that node"
-                )
-            };
-            return Ok(nodes.into_iter().map(problem).collect());
+            let nodes: BTreeSet<&str> = pods.iter().filter_map(node).collect();
+            return Ok(nodes.into_iter().map(str::to_owned).collect());
         }
         tokio::time::sleep(rollout::LOOK).await;
     }
+}
+
+fn not_ended(node: &str) -> String {
+    format!(
+        "the agent of {node} has not ended: captured pods there may refuse new connections until \
+         `mesh-agent cleanup --node {node}` has run on that node"
+    )
 }
 
 fn node(pod: &Value) -> Option<&str> {
@@ -164,6 +216,27 @@ async fn gone(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_would_go_is_said_definitions_included() {
+        use clap::Parser;
+        #[derive(Parser)]
+        struct Cli {
+            #[command(flatten)]
+            args: Args,
+        }
+        let order = order(manifests::objects(Profile::Default, IMAGE).expect("manifests"));
+        let said = |words: &[&str]| {
+            let args = Cli::parse_from([&["uninstall"], words].concat()).args;
+            order.iter().flat_map(|it| would(it, &args)).collect::<Vec<_>>().join("\n")
+        };
+        let kept = "CustomResourceDefinition meshconfigs.nodemesh.dev, where no object";
+        assert!(said(&[]).contains(kept), "{}", said(&[]));
+        assert!(said(&[]).contains("a Job on each Linux node"));
+        assert!(!said(&["--skip-nodes"]).contains("a Job"));
+        let lost = "CustomResourceDefinition meshconfigs.nodemesh.dev, with every object";
+        assert!(said(&["--delete-policies"]).contains(lost));
+    }
 
     #[test]
     fn agents_go_first_and_definitions_last() {

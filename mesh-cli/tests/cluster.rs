@@ -2,13 +2,15 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    process::{Command, Output, Stdio},
+    process::{Command, Output},
 };
 
 #[path = "cluster/install.rs"]
 mod install;
 #[path = "cluster/kubernetes.rs"]
 mod kubernetes;
+#[path = "cluster/uninstall.rs"]
+mod uninstall;
 
 use mesh_apiserver::{ApiServer, Settings};
 use serde_json::{Value, json};
@@ -138,40 +140,6 @@ fn check_before_an_installation_names_missing_rights_and_old_kernels() {
     assert_eq!(reader.code, Some(1), "{reader:?}");
     let missing = "✗ you may not patch daemonsets.apps in nodemesh-system";
     assert!(reader.out.contains(missing), "{reader:?}");
-}
-
-#[test]
-fn uninstall_begins_with_the_agents_and_leaves_nothing() {
-    let cluster = Cluster::installed();
-    let ended = cluster.run(&["uninstall", "--delete-policies", "--timeout", "20"]);
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.out.starts_with("deleted DaemonSet nodemesh-system/mesh-agent\n"), "{ended:?}");
-    assert!(!ended.out.contains("absent"), "{ended:?}");
-
-    let again = cluster.run(&["uninstall", "--delete-policies"]);
-    assert_eq!(again.code, Some(0), "{again:?}");
-    assert!(!again.out.contains("deleted"), "something was left: {again:?}");
-}
-
-#[test]
-fn uninstall_goes_on_where_nobody_reads_what_it_says() {
-    let cluster = Cluster::installed();
-    let mut command = nodemesh(&["uninstall", "--delete-policies"]);
-    command.env("KUBECONFIG", cluster.server.kubeconfig()).stdout(Stdio::piped());
-    let mut uninstall = command.spawn().expect("nodemesh runs");
-    drop(uninstall.stdout.take());
-    assert_eq!(uninstall.wait().expect("it ends").code(), Some(0));
-    let again = cluster.run(&["uninstall", "--delete-policies"]);
-    assert!(!again.out.contains("deleted"), "something was left: {again:?}");
-}
-
-#[test]
-fn uninstall_names_the_node_whose_agent_does_not_end() {
-    let cluster = Cluster::installed();
-    cluster.agent("mesh-agent-x", "nodemesh:0.1.0");
-    let ended = cluster.run(&["uninstall", "--timeout", "1"]);
-    assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.err.contains("mesh-agent cleanup --node node-1"), "{ended:?}");
 }
 
 #[test]
