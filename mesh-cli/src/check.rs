@@ -2,17 +2,21 @@
 
 use std::process::ExitCode;
 
-use crate::{agents, checklist::Checklist, cluster::ClusterArgs, output, output::Palette};
+use crate::{
+    agents, checklist::Checklist, cluster::ClusterArgs, output, output::Palette, picture::Picture,
+};
 
-mod breakage;
+pub(crate) mod breakage;
+mod callers;
 mod mesh;
 mod network_policy;
 mod nodes;
 mod others;
 mod rights;
+mod scrapes;
 
 /// Checks a cluster: before an installation with --pre, else the installation and what in the
-/// cluster would break by it.
+/// cluster breaks by it, or would once the mesh is strict and allows nothing by itself.
 ///
 /// Exit status: 0 where nothing is wrong, 1 where something is, 2 for wrong usage.
 #[derive(Debug, clap::Args)]
@@ -47,13 +51,29 @@ async fn checks(args: &Args) -> anyhow::Result<Checklist> {
     };
     list.good(format!("answers: {}", version["gitVersion"].as_str().unwrap_or("?")));
     if args.pre {
-        rights::check(&cluster, &mut list).await?;
-        nodes::check(&cluster, &mut list).await?;
-        others::check(&cluster, &mut list).await?;
+        let ended = rights::check(&cluster, &mut list).await;
+        list.looked(ended);
+        let ended = nodes::check(&cluster, &mut list).await;
+        list.looked(ended);
+        let ended = others::check(&cluster, &mut list).await;
+        list.looked(ended);
     } else {
-        mesh::check(&cluster, &mut list).await?;
-        nodes::check(&cluster, &mut list).await?;
-        breakage::check(&cluster, &mut list).await?;
+        let ended = mesh::check(&cluster, &mut list).await;
+        list.looked(ended);
+        let ended = nodes::check(&cluster, &mut list).await;
+        list.looked(ended);
+        match Picture::of(&cluster).await {
+            Ok(picture) => {
+                list.section("what is wanted of the mesh");
+                mesh::problems(&picture.compiled(), &mut list);
+                breakage::check(&cluster, &picture, &mut list).await;
+            }
+            // What is there and what is ready is known all the same.
+            Err(error) => list.warning(
+                format!("what the mesh breaks was not looked at: {error:#}"),
+                "ask as somebody who may list pods, Services and policies",
+            ),
+        }
     }
     Ok(list)
 }

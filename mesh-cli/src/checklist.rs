@@ -49,6 +49,13 @@ impl Checklist {
         self.check(Outcome::Bad, what.into(), hint.into());
     }
 
+    /// Something could not be looked at, where that is so: no reason to look at nothing else.
+    pub fn looked(&mut self, ended: anyhow::Result<()>) {
+        if let Err(error) = ended {
+            self.warning(format!("not looked at: {error:#}"), "ask as somebody who may");
+        }
+    }
+
     fn check(&mut self, outcome: Outcome, what: String, hint: String) {
         self.lines.push(Line::Check { outcome, what, hint });
     }

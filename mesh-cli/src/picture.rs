@@ -1,33 +1,178 @@
 //! A cluster's objects, compiled as the controller compiles them.
 
 use anyhow::{Context, Result};
-use mesh_common::identity::TrustDomain;
-use mesh_controller::{
-    captured::Captures,
-    compile::{Compiled, compile},
-    kubernetes::{Resource, watch::Change},
-    object::Kind,
-    source::cluster::{Store, decode},
+use mesh_common::{
+    SYSTEM_NAMESPACE,
+    identity::TrustDomain,
+    model::{Action, PeerMode},
 };
+use mesh_controller::{
+    captured::{Captures, Report},
+    compile::{Compiled, compile},
+    index::Index,
+    kubernetes::{Resource, watch::Change},
+    object::{Kind, MeshConfig},
+    source::{
+        Objects,
+        cluster::{Store, decode},
+    },
+};
+use serde_json::Value;
 
-use crate::cluster::Cluster;
+use crate::{cluster::Cluster, rollout::Component};
 
-/// What the controller makes of the cluster; which pods are captured is not known here.
+/// Where the controller keeps what agents said that they captured.
+const CAPTURES: &str = "nodemesh.dev/captures";
+
+/// What is wanted of the mesh and who is there.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    objects: Objects,
+    captures: Captures,
+    domain: TrustDomain,
+}
+
+impl Picture {
+    /// The picture of a cluster.
+    ///
+    /// # Errors
+    /// Where the cluster refuses, or is not reached.
+    pub async fn of(cluster: &Cluster) -> Result<Self> {
+        let mut store = Store::default();
+        for kind in Kind::ALL {
+            let objects = listed(cluster, kind).await?;
+            let objects = objects.into_iter().map(|object| decode(kind, object)).collect();
+            store.apply(kind, Change::Listed(objects));
+        }
+        let objects = store.objects().context("every kind was listed")?;
+        for refusal in &objects.refusals {
+            eprintln!("nodemesh: left out: {refusal}");
+        }
+        let controller = cluster.get(&Component::Controller.path()).await?.unwrap_or_default();
+        let domain = trust_domain(&controller)?;
+        Ok(Self { objects, captures: captures(cluster).await, domain })
+    }
+
+    /// A picture of these objects, of which none is captured.
+    #[cfg(test)]
+    pub fn of_objects(objects: Objects) -> Self {
+        let domain = TrustDomain::DEFAULT.parse().expect("a literal");
+        Self { objects, captures: Captures::default(), domain }
+    }
+
+    /// What the controller makes of it.
+    pub fn compiled(&self) -> Compiled {
+        compile(&self.index(), &self.captures, &self.domain)
+    }
+
+    /// What it would make of it, were the MeshConfig that of a strict mesh.
+    pub fn compiled_strictly(&self) -> Compiled {
+        let strict = MeshConfig {
+            default_action: Action::Deny,
+            peer_mode: PeerMode::Strict,
+            generation: None,
+        };
+        let mut index = self.index();
+        index.config = Some(&strict);
+        compile(&index, &self.captures, &self.domain)
+    }
+
+    fn index(&self) -> Index<'_> {
+        self.objects.in_use.values().map(|(object, _)| object).collect()
+    }
+}
+
+/// What the controller makes of the cluster.
 ///
 /// # Errors
 /// Where the cluster refuses, or is not reached.
 pub async fn compiled(cluster: &Cluster) -> Result<Compiled> {
-    let mut store = Store::default();
-    for kind in Kind::ALL {
-        let objects = cluster.list(&Resource::of(kind).path).await?;
-        let objects = objects.into_iter().map(|object| decode(kind, object)).collect();
-        store.apply(kind, Change::Listed(objects));
+    Ok(Picture::of(cluster).await?.compiled())
+}
+
+/// The objects of `kind` in the newest version that the cluster has.
+async fn listed(cluster: &Cluster, kind: Kind) -> Result<Vec<Value>> {
+    for path in Resource::of(kind).paths() {
+        let objects = cluster.list(path).await?;
+        if !objects.is_empty() {
+            return Ok(objects);
+        }
     }
-    let objects = store.objects().context("every kind was listed")?;
-    for refusal in &objects.refusals {
-        eprintln!("nodemesh: left out: {refusal}");
+    Ok(Vec::new())
+}
+
+/// What agents said that they captured; nothing where that may not be read.
+async fn captures(cluster: &Cluster) -> Captures {
+    let path = format!("/api/v1/namespaces/{SYSTEM_NAMESPACE}/configmaps");
+    let mut captures = Captures::default();
+    match cluster.list(&path).await {
+        Ok(maps) => {
+            for (node, report) in maps.iter().filter_map(report) {
+                captures.report(&node, report);
+            }
+        }
+        Err(error) => eprintln!("nodemesh: which pods are captured is not known: {error:#}"),
     }
-    let index = objects.in_use.values().map(|(object, _)| object).collect();
-    let domain: TrustDomain = TrustDomain::DEFAULT.parse()?;
-    Ok(compile(&index, &Captures::default(), &domain))
+    captures
+}
+
+/// The node and what its agent said, as the controller writes it.
+fn report(map: &Value) -> Option<(String, Report)> {
+    if map["metadata"]["labels"][CAPTURES] != "true" {
+        return None;
+    }
+    let text = |key: &str| map["data"][key].as_str();
+    let uids = text("uids")?.lines().map(str::to_owned);
+    Some((text("node")?.to_owned(), Report::new(text("stamp")?.parse().ok()?, uids)))
+}
+
+/// The trust domain that the controller was told.
+fn trust_domain(controller: &Value) -> Result<TrustDomain> {
+    const FLAG: &str = "--trust-domain";
+    let container = &controller["spec"]["template"]["spec"]["containers"][0];
+    let words = ["command", "args"].into_iter().flat_map(|field| container[field].as_array());
+    let mut words = words.flatten().filter_map(Value::as_str);
+    let mut domain = None;
+    while let Some(word) = words.next() {
+        domain = match word.strip_prefix(FLAG) {
+            Some("") => words.next(),
+            Some(rest) => rest.strip_prefix('='),
+            None => continue,
+        };
+    }
+    let domain = domain.unwrap_or(TrustDomain::DEFAULT);
+    domain.parse().with_context(|| format!("the controller's {FLAG} {domain}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_trust_domain_is_the_controllers() {
+        let domain = |args: &[&str]| {
+            let containers = json!([{ "command": ["/mesh-controller"], "args": args }]);
+            let spec = json!({ "spec": { "template": { "spec": { "containers": containers } } } });
+            trust_domain(&spec).map(|it| it.to_string())
+        };
+        assert_eq!(domain(&["serve"]).expect("one"), TrustDomain::DEFAULT);
+        assert_eq!(domain(&["serve", "--trust-domain=a.example"]).expect("one"), "a.example");
+        assert_eq!(domain(&["serve", "--trust-domain", "a.example"]).expect("one"), "a.example");
+        domain(&["--trust-domain=NOT A DOMAIN"]).expect_err("no domain");
+    }
+
+    #[test]
+    fn captures_are_read_as_the_controller_writes_them() {
+        let map = |label: &str| {
+            json!({
+                "metadata": { "name": "captures.node-1", "labels": { CAPTURES: label } },
+                "data": { "node": "node-1", "stamp": "17.2", "uids": "u-1\nu-2" },
+            })
+        };
+        let (node, report) = report(&map("true")).expect("a report");
+        assert_eq!((node.as_str(), report.uids.len()), ("node-1", 2));
+        assert_eq!(super::report(&map("false")), None);
+    }
 }

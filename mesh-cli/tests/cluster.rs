@@ -5,6 +5,8 @@ use std::{
     process::{Command, Output},
 };
 
+#[path = "cluster/check.rs"]
+mod check;
 #[path = "cluster/install.rs"]
 mod install;
 #[path = "cluster/kubernetes.rs"]
@@ -93,56 +95,6 @@ fn manifests() -> Vec<Value> {
 }
 
 #[test]
-fn check_before_an_installation_names_missing_rights_and_old_kernels() {
-    let cluster = Cluster::start_with(Settings { rbac: true, ..Settings::default() });
-    let node = json!({
-        "apiVersion": "v1",
-        "kind": "Node",
-        "metadata": { "name": "old" },
-        "status": { "nodeInfo": { "kernelVersion": "5.15.0", "operatingSystem": "linux" } },
-    });
-    let reader = [
-        json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRole",
-            "metadata": { "name": "reader" },
-            "rules": [
-                { "apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list"] },
-                { "nonResourceURLs": ["*"], "verbs": ["get"] },
-                {
-                    "apiGroups": ["authorization.k8s.io"],
-                    "resources": ["selfsubjectaccessreviews"],
-                    "verbs": ["create"],
-                },
-            ],
-        }),
-        json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": { "name": "reader" },
-            "roleRef": {
-                "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "reader",
-            },
-            "subjects": [
-                { "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "reader" },
-            ],
-        }),
-    ];
-    for object in reader.into_iter().chain([node]) {
-        cluster.server.add(object).expect("an object");
-    }
-    let admin = cluster.run(&["check", "--pre"]);
-    assert!(admin.out.contains("✓ to create and change all"), "{admin:?}");
-    assert!(admin.out.contains("✗ old: Linux 5.15.0, too old"), "{admin:?}");
-
-    let kubeconfig = cluster.server.kubeconfig_of("reader", &[]).expect("a kubeconfig");
-    let reader = cluster.run(&["check", "--pre", "--kubeconfig", &kubeconfig.to_string_lossy()]);
-    assert_eq!(reader.code, Some(1), "{reader:?}");
-    let missing = "✗ you may not patch daemonsets.apps in nodemesh-system";
-    assert!(reader.out.contains(missing), "{reader:?}");
-}
-
-#[test]
 fn version_says_where_versions_differ() {
     let cluster = Cluster::installed();
     let own = env!("CARGO_PKG_VERSION");
@@ -158,13 +110,6 @@ fn version_says_where_versions_differ() {
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.out.contains("agents  0.0.9"), "{ended:?}");
     assert!(ended.err.contains("nodemesh upgrade"), "{ended:?}");
-}
-
-#[test]
-fn check_names_what_is_not_there() {
-    let ended = Cluster::start().run(&["check"]);
-    assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.out.contains("✗ agents: not installed\n    nodemesh install"), "{ended:?}");
 }
 
 #[test]

@@ -1,18 +1,18 @@
-//! What in the cluster the mesh would break: callers that cannot be in it, and NetworkPolicies
-//! that keep port 15008 shut.
+//! What in the cluster the mesh breaks, or would break once it is strict: callers that cannot be in
+//! it, and NetworkPolicies that keep port 15008 shut.
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
-use mesh_common::{
-    matching::authorization::{Policies, Request},
-    model::{NamespacedName, Resource, ResourceKey, ResourceKind, Workload},
-};
+use mesh_common::model::NamespacedName;
 use mesh_controller::compile::Compiled;
 use serde_json::Value;
 
-use super::network_policy::{self, Direction};
-use crate::{checklist::Checklist, cluster::Cluster, picture};
+use super::{
+    callers::{self, Call, Pods, enrolled, name},
+    network_policy::{self, Direction, Peer, Policy, labels},
+    scrapes,
+};
+use crate::{checklist::Checklist, cluster::Cluster, picture::Picture};
 
 /// Where webhooks of the API server are listed, and what they are.
 const WEBHOOKS: [(&str, &str); 2] = [
@@ -27,162 +27,173 @@ const WEBHOOKS: [(&str, &str); 2] = [
 ];
 const API_SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const SERVICE_MONITORS: &str = "/apis/monitoring.coreos.com/v1/servicemonitors";
+const POD_MONITORS: &str = "/apis/monitoring.coreos.com/v1/podmonitors";
 const NETWORK_POLICIES: &str = "/apis/networking.k8s.io/v1/networkpolicies";
+/// Policies of others that limit pods' traffic, which are not read.
+const FOREIGN_POLICIES: [(&str, &str); 6] = [
+    ("/apis/cilium.io/v2/ciliumnetworkpolicies", "CiliumNetworkPolicies"),
+    ("/apis/cilium.io/v2/ciliumclusterwidenetworkpolicies", "CiliumClusterwideNetworkPolicies"),
+    ("/apis/crd.projectcalico.org/v1/globalnetworkpolicies", "Calico GlobalNetworkPolicies"),
+    ("/apis/crd.projectcalico.org/v1/networkpolicies", "Calico NetworkPolicies"),
+    ("/apis/policy.networking.k8s.io/v1alpha1/adminnetworkpolicies", "AdminNetworkPolicies"),
+    (
+        "/apis/policy.networking.k8s.io/v1alpha1/baselineadminnetworkpolicies",
+        "BaselineAdminNetworkPolicies",
+    ),
+];
 
-pub(super) async fn check(cluster: &Cluster, list: &mut Checklist) -> Result<()> {
-    let compiled = picture::compiled(cluster).await?;
-    let pods = cluster.list("/api/v1/pods").await?;
+const API_SERVER_HINT: &str = "the API server is in no mesh: make the port PERMISSIVE in a \
+    PeerPolicy and allow it in policies, or keep these pods out of the mesh";
+const SCRAPE_HINT: &str =
+    "enrol Prometheus, or make the port PERMISSIVE in a PeerPolicy and allow it in policies";
 
-    list.section("callers outside the mesh");
-    let mut calls = Vec::new();
-    for (path, kind) in WEBHOOKS {
-        for object in cluster.list(path).await? {
-            calls.extend(of_webhooks(&object, kind));
-        }
-    }
-    calls.extend(cluster.list(API_SERVICES).await?.iter().filter_map(of_api_service));
-    calls.extend(cluster.list(DEFINITIONS).await?.iter().filter_map(of_conversion));
-    let refused: Vec<_> = calls.iter().filter_map(|call| call.refused(&compiled)).collect();
-    if refused.is_empty() {
-        list.good(format!(
-            "the API server reaches what it calls: {} webhooks and APIs",
-            calls.len()
-        ));
-    }
-    for (what, hint) in refused {
-        list.bad(what, hint);
-    }
-    let scrapes: Vec<_> = pods.iter().filter_map(|pod| scrape(pod, &compiled)).collect();
-    if scrapes.is_empty() {
-        list.good("nothing refuses the scrapes that pods ask for (prometheus.io/scrape)");
-    }
-    for what in scrapes {
-        list.warning(
-            what,
-            "enrol Prometheus, or make the port PERMISSIVE in a PeerPolicy and allow it in policies",
-        );
-    }
-
+pub(super) async fn check(cluster: &Cluster, picture: &Picture, list: &mut Checklist) {
+    let pods = callers(cluster, picture, list).await;
     list.section("NetworkPolicies");
-    let policies = cluster.list(NETWORK_POLICIES).await?;
-    let blocked = blocked(&policies, &pods, &compiled);
+    let policies = listed(cluster, NETWORK_POLICIES, list).await;
+    let namespaces = listed(cluster, "/api/v1/namespaces", list).await;
+    let blocked = blocked(&policies, &pods, &namespaces, &picture.compiled());
     if blocked.is_empty() {
         list.good("none keeps port 15008 shut for a pod of the mesh");
     }
     for what in blocked {
         list.bad(what, "allow TCP port 15008 there: deploy/examples/networkpolicy.yaml");
     }
-    Ok(())
-}
-
-/// Something that the API server calls, from outside the mesh.
-#[derive(Debug, PartialEq)]
-struct Call {
-    what: String,
-    service: NamespacedName,
-    port: u16,
-}
-
-impl Call {
-    /// What refuses it and what to do, where something does.
-    fn refused(&self, compiled: &Compiled) -> Option<(String, &'static str)> {
-        let pods = enrolled(compiled).filter_map(|workload| {
-            let member = workload.memberships.iter().find(|it| it.service == self.service)?;
-            let port = member.ports.iter().find(|it| it.service_port == self.port)?.target_port;
-            refusal(compiled, workload, port).map(|reason| (workload, reason))
-        });
-        let (workload, reason) = pods.into_iter().next()?;
-        Some((
-            format!("{} calls {}, but {}: {reason}", self.what, self.service, workload.name),
-            "the API server is in no mesh: make the port PERMISSIVE in a PeerPolicy and allow it \
-             in policies, or keep these pods out of the mesh",
-        ))
-    }
-}
-
-/// Why `workload` refuses a caller without an identity at `port`, where it does.
-fn refusal(compiled: &Compiled, workload: &Workload, port: u16) -> Option<String> {
-    if let Some(reason) = workload.admission.refuses_plaintext(port) {
-        return Some(reason);
-    }
-    let find = |name: &NamespacedName| {
-        let key = ResourceKey { kind: ResourceKind::AuthorizationPolicy, name: name.clone() };
-        match compiled.resources.get(&key) {
-            Some(Resource::AuthorizationPolicy(policy)) => Some(policy),
-            _ => None,
+    for (path, kind) in FOREIGN_POLICIES {
+        let count = listed(cluster, path, list).await.len();
+        if count > 0 {
+            list.warning(
+                format!("{count} {kind} are here, which are not read"),
+                "they have to admit TCP port 15008 between pods of the mesh: see docs/cni.md",
+            );
         }
-    };
-    // From which address is not known here: in no block but those of all addresses.
-    let address = std::net::IpAddr::from([0; 4]);
-    let verdict = Policies::new(workload, find).judge(Request { source: None, address, port });
-    (!verdict.is_allowed()).then(|| verdict.to_string())
-}
-
-fn enrolled(compiled: &Compiled) -> impl Iterator<Item = &Workload> {
-    compiled.resources.values().filter_map(|resource| match resource {
-        Resource::Workload(workload) if workload.enrolled => Some(workload),
-        _ => None,
-    })
-}
-
-fn of_webhooks(object: &Value, kind: &str) -> Vec<Call> {
-    let name = name(object);
-    let hooks = object["webhooks"].as_array().into_iter().flatten();
-    hooks
-        .filter_map(|hook| {
-            let what = format!("{kind} {name}, {}", hook["name"].as_str().unwrap_or("?"));
-            call(what, &hook["clientConfig"]["service"])
-        })
-        .collect()
-}
-
-fn of_api_service(object: &Value) -> Option<Call> {
-    call(format!("APIService {}", name(object)), &object["spec"]["service"])
-}
-
-fn of_conversion(object: &Value) -> Option<Call> {
-    let service = &object["spec"]["conversion"]["webhook"]["clientConfig"]["service"];
-    call(format!("the conversion of CustomResourceDefinition {}", name(object)), service)
-}
-
-fn call(what: String, service: &Value) -> Option<Call> {
-    let name = NamespacedName::new(service["namespace"].as_str()?, service["name"].as_str()?);
-    // Where none is written it is that of HTTPS.
-    let port = u16::try_from(service["port"].as_u64().unwrap_or(443)).ok()?;
-    Some(Call { what, service: name, port })
-}
-
-fn name(object: &Value) -> &str {
-    object["metadata"]["name"].as_str().unwrap_or("?")
-}
-
-/// Why the pod refuses the scrapes that its annotations ask for.
-fn scrape(pod: &Value, compiled: &Compiled) -> Option<String> {
-    let annotations = &pod["metadata"]["annotations"];
-    if annotations["prometheus.io/scrape"] != "true" {
-        return None;
     }
-    let port: u16 = annotations["prometheus.io/port"].as_str()?.parse().ok()?;
-    let namespace = pod["metadata"]["namespace"].as_str()?;
-    let workload = enrolled(compiled)
-        .find(|it| *it.name.namespace == *namespace && *it.name.name == *name(pod))?;
-    let reason = refusal(compiled, workload, port)?;
-    Some(format!("{} asks to be scraped at {port} from outside the mesh: {reason}", workload.name))
+}
+
+/// Who calls pods of the mesh and is refused, or would be once the mesh is strict and its default
+/// is DENY; the pods of the cluster.
+pub async fn callers(cluster: &Cluster, picture: &Picture, list: &mut Checklist) -> Vec<Value> {
+    let (compiled, strict) = (picture.compiled(), picture.compiled_strictly());
+    let mesh = [Pods::of(&compiled), Pods::of(&strict)];
+    list.section("callers outside the mesh");
+    let calls = api_server_calls(cluster, list).await;
+    let good = format!("the API server reaches what it calls: {} webhooks and APIs", calls.len());
+    judge(list, &calls, &mesh, API_SERVER_HINT, &good);
+    let pods = listed(cluster, "/api/v1/pods", list).await;
+    let calls = scrape_calls(cluster, &pods, &mesh[0], list).await;
+    let count = calls.len();
+    let good = format!("nothing refuses the {count} scrapes that pods and monitors ask for");
+    judge(list, &calls, &mesh, SCRAPE_HINT, &good);
+    pods
+}
+
+/// What is at `path`; where that cannot be said, the others are looked at all the same.
+async fn listed(cluster: &Cluster, path: &str, list: &mut Checklist) -> Vec<Value> {
+    match cluster.list(path).await {
+        Ok(objects) => objects,
+        Err(error) => {
+            list.looked(Err(error));
+            Vec::new()
+        }
+    }
+}
+
+async fn api_server_calls(cluster: &Cluster, list: &mut Checklist) -> Vec<Call> {
+    let mut calls = Vec::new();
+    for (path, kind) in WEBHOOKS {
+        for object in listed(cluster, path, list).await {
+            calls.extend(callers::of_webhooks(&object, kind));
+        }
+    }
+    let services = listed(cluster, API_SERVICES, list).await;
+    calls.extend(services.iter().filter_map(callers::of_api_service));
+    let definitions = listed(cluster, DEFINITIONS, list).await;
+    calls.extend(definitions.iter().filter_map(callers::of_conversion));
+    calls
+}
+
+async fn scrape_calls(
+    cluster: &Cluster,
+    pods: &[Value],
+    mesh: &Pods<'_>,
+    list: &mut Checklist,
+) -> Vec<Call> {
+    let mut calls: Vec<Call> = pods.iter().flat_map(scrapes::of_pod).collect();
+    let of_pods = listed(cluster, POD_MONITORS, list).await;
+    let of_services = listed(cluster, SERVICE_MONITORS, list).await;
+    let services = match of_services.is_empty() {
+        true => Vec::new(),
+        false => listed(cluster, "/api/v1/services", list).await,
+    };
+    let seen = scrapes::Cluster { pods, services: &services };
+    calls.extend(of_pods.iter().flat_map(|it| scrapes::of_pod_monitor(it, &seen)));
+    calls.extend(of_services.iter().flat_map(|it| scrapes::of_service_monitor(it, &seen)));
+    let scraper = scrapes::scraper(pods, mesh);
+    calls.iter_mut().for_each(|call| call.identity.clone_from(&scraper));
+    calls
+}
+
+/// Judges calls as the mesh is now and as it would be, were it strict.
+fn judge(list: &mut Checklist, calls: &[Call], mesh: &[Pods<'_>; 2], hint: &str, good: &str) {
+    let [now, strict] = mesh;
+    let mut is_good = true;
+    for call in calls {
+        if let Some((pod, reason)) = now.refusal(call) {
+            list.bad(format!("{}, but {}: {reason}", call.what, pod.name), hint);
+        } else if let Some((pod, reason)) = strict.refusal(call) {
+            let what =
+                format!("{}, which {} would refuse once strict: {reason}", call.what, pod.name);
+            list.warning(what, hint);
+        } else {
+            continue;
+        }
+        is_good = false;
+    }
+    if is_good {
+        list.good(good);
+    }
 }
 
 /// A line a NetworkPolicy and direction that keeps port 15008 shut for pods of the mesh.
-fn blocked(policies: &[Value], pods: &[Value], compiled: &Compiled) -> Vec<String> {
+fn blocked(
+    policies: &[Value],
+    pods: &[Value],
+    namespaces: &[Value],
+    compiled: &Compiled,
+) -> Vec<String> {
+    let pods: BTreeMap<(&str, &str), &Value> =
+        pods.iter().map(|pod| ((namespace(pod), name(pod)), pod)).collect();
+    let namespaces: BTreeMap<&str, &Value> = namespaces.iter().map(|it| (name(it), it)).collect();
+    let labels_of =
+        |name: &NamespacedName| pods.get(&(&*name.namespace, &*name.name)).map(|pod| labels(pod));
+    let peers: Vec<Peer> = enrolled(compiled)
+        .filter_map(|workload| {
+            let name = &workload.name;
+            Some(Peer {
+                namespace: name.namespace.to_string(),
+                labels: labels_of(name)?,
+                namespace_labels: namespaces
+                    .get(&*name.namespace)
+                    .map(|it| labels(it))
+                    .unwrap_or_default(),
+                addresses: workload.addresses.clone(),
+            })
+        })
+        .collect();
+    let mut of_namespace = BTreeMap::<&str, Vec<Policy<'_>>>::new();
+    for policy in policies {
+        of_namespace.entry(namespace(policy)).or_default().push(Policy::new(policy, &peers));
+    }
     let mut blocking: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for workload in enrolled(compiled) {
-        let of = |object: &Value| object["metadata"]["namespace"] == *workload.name.namespace;
-        let Some(pod) = pods.iter().find(|it| of(it) && *workload.name.name == *name(it)) else {
+        let (Some(labels), Some(here)) =
+            (labels_of(&workload.name), of_namespace.get(&*workload.name.namespace))
+        else {
             continue;
         };
-        let labels: BTreeMap<String, String> =
-            serde_json::from_value(pod["metadata"]["labels"].clone()).unwrap_or_default();
-        let here: Vec<Value> = policies.iter().filter(|it| of(it)).cloned().collect();
         for direction in Direction::ALL {
-            for policy in network_policy::blocking(&here, &labels, direction) {
+            for policy in network_policy::blocking(here, &labels, direction) {
                 let policy = format!(
                     "NetworkPolicy {}/{} ({})",
                     workload.name.namespace,
@@ -196,9 +207,13 @@ fn blocked(policies: &[Value], pods: &[Value], compiled: &Compiled) -> Vec<Strin
     let line = |(policy, pods): (String, Vec<String>)| {
         let more = pods.len() - 1;
         let others = if more > 0 { format!(" and {more} more") } else { String::new() };
-        format!("{policy} does not allow port 15008 for {}{others}", pods[0])
+        format!("{policy} does not allow port 15008 from or to the mesh for {}{others}", pods[0])
     };
     blocking.into_iter().map(line).collect()
+}
+
+fn namespace(object: &Value) -> &str {
+    object["metadata"]["namespace"].as_str().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Which NetworkPolicies stand in the way of port 15008: pure.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
-use mesh_common::ports::HBONE;
+use mesh_common::{model::IpBlock, ports::HBONE};
 use serde_json::Value;
 
 /// A direction that NetworkPolicies limit.
@@ -32,24 +32,101 @@ impl Direction {
             Self::Egress => "egress",
         }
     }
+
+    fn peers(self) -> &'static str {
+        match self {
+            Self::Ingress => "from",
+            Self::Egress => "to",
+        }
+    }
+}
+
+/// A pod that may be at the other end of a tunnel.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The labels of its namespace.
+    pub namespace_labels: BTreeMap<String, String>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A NetworkPolicy, with what is the same for every pod that it is for.
+pub struct Policy<'p> {
+    /// The object.
+    pub object: &'p Value,
+    /// Whether it lets port 15008 through for anybody of the mesh, by direction.
+    opens: [bool; 2],
+}
+
+impl<'p> Policy<'p> {
+    /// The policy `object` in a mesh of `peers`.
+    pub fn new(object: &'p Value, peers: &[Peer]) -> Self {
+        let opens = Direction::ALL.map(|direction| {
+            let rules = object["spec"][direction.rules()].as_array();
+            rules.into_iter().flatten().any(|rule| {
+                lets_hbone_through(rule) && is_for_some(object, &rule[direction.peers()], peers)
+            })
+        });
+        Self { object, opens }
+    }
 }
 
 /// Of the `policies` of a pod's namespace those that limit it in `direction`, where none of them
-/// lets port 15008 through for anybody. Whom those that do let through is not looked at.
+/// lets port 15008 through for anybody of the mesh. That it does so for some and not for others is
+/// what a policy may be for.
 pub fn blocking<'p>(
-    policies: &'p [Value],
+    policies: &[Policy<'p>],
     labels: &BTreeMap<String, String>,
     direction: Direction,
 ) -> Vec<&'p Value> {
-    let limits = |policy: &&Value| {
-        limits(policy, direction) && selects(&policy["spec"]["podSelector"], labels)
-    };
-    let limiting: Vec<&Value> = policies.iter().filter(limits).collect();
-    let is_open = limiting.iter().any(|policy| {
-        let rules = policy["spec"][direction.rules()].as_array();
-        rules.into_iter().flatten().any(lets_hbone_through)
+    let limiting = policies.iter().filter(|policy| {
+        limits(policy.object, direction) && selects(&policy.object["spec"]["podSelector"], labels)
     });
-    if is_open { Vec::new() } else { limiting }
+    let limiting: Vec<_> = limiting.collect();
+    let is_open = limiting.iter().any(|policy| policy.opens[direction as usize]);
+    if is_open { Vec::new() } else { limiting.iter().map(|policy| policy.object).collect() }
+}
+
+/// Whether `list`, the `from` or `to` of a rule, is for any of `peers`.
+fn is_for_some(policy: &Value, list: &Value, peers: &[Peer]) -> bool {
+    let Some(list) = list.as_array().filter(|list| !list.is_empty()) else { return true };
+    let own = policy["metadata"]["namespace"].as_str().unwrap_or_default();
+    list.iter().any(|it| {
+        peers.iter().any(|peer| match &it["ipBlock"] {
+            Value::Null => {
+                let is_near = match &it["namespaceSelector"] {
+                    Value::Null => peer.namespace == own,
+                    selector => selects(selector, &peer.namespace_labels),
+                };
+                is_near && selects(&it["podSelector"], &peer.labels)
+            }
+            block => {
+                let without = block["except"].as_array().into_iter().flatten();
+                let is_in = |address| holds(&block["cidr"], address);
+                let is_out = |address| without.clone().any(|it| holds(it, address));
+                peer.addresses.iter().any(|&address| is_in(address) && !is_out(address))
+            }
+        })
+    })
+}
+
+/// Whether an address is in a block. One that is not understood is taken to hold it.
+fn holds(block: &Value, address: IpAddr) -> bool {
+    let text = block.as_str().unwrap_or_default();
+    let Some((first, prefix)) = text.split_once('/') else { return true };
+    match (first.parse(), prefix.parse()) {
+        (Ok(first), Ok(prefix)) => IpBlock::around(first, prefix).contains(address),
+        _ => true,
+    }
+}
+
+/// The labels of an object.
+pub fn labels(object: &Value) -> BTreeMap<String, String> {
+    serde_json::from_value(object["metadata"]["labels"].clone()).unwrap_or_default()
 }
 
 /// Ingress is limited where nothing is said, egress only where there are rules for it.
@@ -79,7 +156,7 @@ fn lets_hbone_through(rule: &Value) -> bool {
 }
 
 /// Whether a label selector selects `labels`; an empty one selects everything.
-fn selects(selector: &Value, labels: &BTreeMap<String, String>) -> bool {
+pub fn selects(selector: &Value, labels: &BTreeMap<String, String>) -> bool {
     let exact = selector["matchLabels"].as_object().is_none_or(|wanted| {
         wanted.iter().all(|(key, value)| labels.get(key).map(String::as_str) == value.as_str())
     });
@@ -114,7 +191,37 @@ mod tests {
 
     fn blocks(policies: &[Value], direction: Direction) -> bool {
         let labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
-        !blocking(policies, &labels, direction).is_empty()
+        let peer = Peer {
+            namespace: "shop".to_owned(),
+            labels: BTreeMap::from([("app".to_owned(), "frontend".to_owned())]),
+            namespace_labels: BTreeMap::from([("team".to_owned(), "a".to_owned())]),
+            addresses: vec![IpAddr::from([10, 0, 0, 7])],
+        };
+        let policies: Vec<_> =
+            policies.iter().map(|it| Policy::new(it, std::slice::from_ref(&peer))).collect();
+        !blocking(&policies, &labels, direction).is_empty()
+    }
+
+    #[test]
+    fn port_15008_has_to_be_let_in_from_somebody_of_the_mesh() {
+        let from = |peer: Value| {
+            json!({
+                "metadata": { "name": "it", "namespace": "shop" },
+                "spec": { "podSelector": {}, "ingress": [{ "from": [peer] }] },
+            })
+        };
+        for (peer, blocked) in [
+            (json!({ "podSelector": {} }), false),
+            (json!({ "podSelector": { "matchLabels": { "app": "frontend" } } }), false),
+            (json!({ "podSelector": { "matchLabels": { "app": "gone" } } }), true),
+            (json!({ "namespaceSelector": { "matchLabels": { "team": "a" } } }), false),
+            (json!({ "namespaceSelector": { "matchLabels": { "team": "b" } } }), true),
+            (json!({ "ipBlock": { "cidr": "10.0.0.0/8" } }), false),
+            (json!({ "ipBlock": { "cidr": "10.0.0.0/8", "except": ["10.0.0.0/24"] } }), true),
+            (json!({ "ipBlock": { "cidr": "192.168.0.0/16" } }), true),
+        ] {
+            assert_eq!(blocks(&[from(peer.clone())], Direction::Ingress), blocked, "{peer}");
+        }
     }
 
     #[test]
