@@ -1,9 +1,16 @@
 //! `nodemesh bug-report`: what somebody needs who was not there, and nothing that is secret.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    fs::{File, OpenOptions, Permissions},
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use mesh_common::SYSTEM_NAMESPACE;
+use mesh_controller::{kubernetes::Resource, object::Kind};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -11,12 +18,16 @@ use crate::{
     cluster::{Cluster, ClusterArgs},
     output,
     rollout::{self, Component},
+    status,
 };
+
+mod redact;
 
 /// Collects the state of nodemesh in a cluster into one file of JSON.
 ///
-/// Secrets are not read. Values of environment variables, annotations, keys and tokens are taken
-/// out. Names of pods, addresses and policies are in it: read it before you give it away.
+/// What is wanted of the mesh, what nodemesh's own objects and logs say, and what each agent says of
+/// itself. Secrets are not read. Values of environment variables, annotations, keys, tokens and
+/// passwords are taken out, and only you may read the file. Names of pods, addresses and policies are in it: read it before you give it away.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -26,7 +37,6 @@ pub struct Args {
     output: PathBuf,
 }
 
-const REMOVED: &str = "(removed)";
 /// The end of each pod's log that goes into the report.
 const LINES: usize = 2000;
 /// What is collected of the whole cluster.
@@ -37,12 +47,21 @@ const COLLECTIONS: [&str; 4] = [
     "/apis/nodemesh.dev/v1alpha1/peerpolicies",
 ];
 /// What is collected of nodemesh's own namespace.
-const OWN: [(&str, &str); 4] = [
+const OWN: [(&str, &str); 5] = [
     ("/apis/apps/v1", "daemonsets"),
     ("/apis/apps/v1", "deployments"),
+    ("/apis/batch/v1", "jobs"),
     ("/api/v1", "pods"),
     ("/api/v1", "events"),
 ];
+
+/// What is collected by name alone: it says which other software has a hand in pods.
+const NAMED: [&str; 2] = [
+    "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
+    "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
+];
+/// The ConfigMaps that say which pods are captured begin so.
+const CAPTURES: &str = "captures";
 
 /// Runs the command.
 ///
@@ -54,10 +73,18 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let cluster = args.cluster.connect().await?;
         anyhow::Ok(collect(&cluster).await)
     })?;
-    let json = serde_json::to_vec_pretty(&redacted(report))?;
-    std::fs::write(&args.output, json).with_context(|| args.output.display().to_string())?;
+    let json = serde_json::to_vec_pretty(&redact::redacted(report))?;
+    write(&args.output, &json).with_context(|| args.output.display().to_string())?;
     output::say(&format!("{}: read it before you give it away", args.output.display()));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a file that nobody else may read, also where it was there before.
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file: File = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.write_all(bytes)
 }
 
 async fn collect(cluster: &Cluster) -> Value {
@@ -67,86 +94,72 @@ async fn collect(cluster: &Cluster) -> Value {
     report.insert("server".into(), version.unwrap_or_else(|error| noted(&error)));
     let own = OWN.map(|(root, plural)| format!("{root}/namespaces/{SYSTEM_NAMESPACE}/{plural}"));
     for path in COLLECTIONS.map(str::to_owned).into_iter().chain(own) {
-        let objects = cluster.list(&path).await.map(Value::from);
-        report.insert(path, objects.unwrap_or_else(|error| noted(&error)));
+        insert(&mut report, &path, cluster.list(&path).await);
     }
+    for kind in Kind::ALL.into_iter().filter(|kind| kind.is_route()) {
+        for path in Resource::of(kind).paths() {
+            insert(&mut report, path, cluster.list(path).await);
+        }
+    }
+    for path in NAMED {
+        let names = cluster.list(path).await.map(|objects| {
+            objects.iter().map(|object| object["metadata"]["name"].clone()).collect()
+        });
+        insert(&mut report, path, names);
+    }
+    let path = format!("/api/v1/namespaces/{SYSTEM_NAMESPACE}/configmaps");
+    let captures = cluster.list(&path).await.map(|mut maps| {
+        maps.retain(|map| {
+            map["metadata"]["name"].as_str().is_some_and(|name| name.starts_with(CAPTURES))
+        });
+        maps
+    });
+    insert(&mut report, &path, captures);
+    agents(cluster, &mut report).await;
     for component in Component::ALL {
-        let pods = rollout::pods(cluster, component).await.unwrap_or_default();
-        for pod in pods.iter().filter_map(|pod| pod["metadata"]["name"].as_str()) {
-            let path =
-                format!("/api/v1/namespaces/{SYSTEM_NAMESPACE}/pods/{pod}/log?tailLines={LINES}");
-            let lines =
-                cluster.text(&path).await.map(|text| text.lines().map(Value::from).collect());
-            report.insert(format!("log of {pod}"), lines.unwrap_or_else(|error| noted(&error)));
+        for pod in rollout::pods(cluster, component).await.unwrap_or_default() {
+            logs(cluster, &pod, &mut report).await;
         }
     }
     report.into()
 }
 
+/// What each agent says, as `nodemesh status` does.
+async fn agents(cluster: &Cluster, report: &mut Map<String, Value>) {
+    let places = match agents::of_cluster(cluster, None).await {
+        Ok(places) => places,
+        Err(error) => return insert(report, "agents", Err(error)),
+    };
+    let asked = agents::each(places.clone(), |place| async move { status::ask(&place).await });
+    for (place, answer) in places.iter().zip(asked.await) {
+        let said = answer
+            .and_then(|status| Ok(serde_json::from_str(&status::json::line(&status)?)?))
+            .unwrap_or_else(|error| noted(&error));
+        report.insert(format!("status of {place}"), said);
+    }
+}
+
+/// The log of a pod's container, and that of the one before where there was one.
+async fn logs(cluster: &Cluster, pod: &Value, report: &mut Map<String, Value>) {
+    let Some(name) = pod["metadata"]["name"].as_str() else { return };
+    let path = format!("/api/v1/namespaces/{SYSTEM_NAMESPACE}/pods/{name}/log?tailLines={LINES}");
+    let had_another = pod["status"]["containerStatuses"][0]["restartCount"].as_u64() > Some(0);
+    let mut wanted = vec![(format!("log of {name}"), path.clone())];
+    if had_another {
+        wanted.push((format!("previous log of {name}"), format!("{path}&previous=true")));
+    }
+    for (title, path) in wanted {
+        let lines = cluster.text(&path).await;
+        let lines = lines.map(|text| text.lines().map(Value::from).collect());
+        insert(report, &title, lines);
+    }
+}
+
+fn insert(report: &mut Map<String, Value>, title: &str, found: anyhow::Result<Vec<Value>>) {
+    let value = found.map_or_else(|error| noted(&error), Value::from);
+    report.insert(title.to_owned(), value);
+}
+
 fn noted(error: &anyhow::Error) -> Value {
     json!({ "not collected": format!("{error:#}") })
-}
-
-/// Without anything that is secret, or that people put in for machines alone.
-fn redacted(value: Value) -> Value {
-    match value {
-        Value::String(text) if is_secret(&text) => REMOVED.into(),
-        Value::Array(list) => list.into_iter().map(redacted).collect(),
-        Value::Object(map) => {
-            let entries = map.into_iter().filter_map(|(key, value)| match (key.as_str(), value) {
-                ("managedFields" | "annotations", _) => None,
-                ("env", value) => Some((key, without_values(value))),
-                (_, value) => Some((key, redacted(value))),
-            });
-            Value::Object(entries.collect())
-        }
-        value => value,
-    }
-}
-
-/// Names of variables, without what they are set to.
-fn without_values(variables: Value) -> Value {
-    let Value::Array(list) = variables else { return REMOVED.into() };
-    list.into_iter()
-        .map(|mut variable| {
-            if let Some(value) = variable.get_mut("value") {
-                *value = REMOVED.into();
-            }
-            variable
-        })
-        .collect()
-}
-
-/// Keys as PEM has them, and tokens: a JSON Web Token begins with `{"` in base64.
-fn is_secret(text: &str) -> bool {
-    text.contains("PRIVATE KEY") || text.contains("Bearer ") || text.contains("eyJ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_secret_is_left() {
-        let report = json!({
-            "pods": [{
-                "metadata": { "name": "a", "annotations": { "password": "hunter2" } },
-                "spec": { "containers": [{
-                    "env": [
-                        { "name": "PASSWORD", "value": "hunter2" },
-                        { "name": "FROM", "valueFrom": { "secretKeyRef": { "name": "s" } } },
-                    ],
-                    "args": ["--token=eyJhbGciOiJSUzI1NiJ9.e30.x"],
-                }] },
-            }],
-            "log of a": ["-----BEGIN PRIVATE KEY-----", "Authorization: Bearer abc", "starts"],
-        });
-        let text = redacted(report).to_string();
-        for secret in ["hunter2", "eyJ", "BEGIN", "abc"] {
-            assert!(!text.contains(secret), "{secret}: {text}");
-        }
-        for kept in ["PASSWORD", "secretKeyRef", "starts", "\"name\":\"a\""] {
-            assert!(text.contains(kept), "{kept}: {text}");
-        }
-    }
 }

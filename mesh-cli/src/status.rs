@@ -126,7 +126,10 @@ pub async fn of_node(cluster: &Cluster, node: &str) -> anyhow::Result<v1::NodeSt
 }
 
 /// What an agent says.
-async fn ask(place: &Place) -> anyhow::Result<v1::NodeStatus> {
+///
+/// # Errors
+/// Where it cannot be reached or does not answer.
+pub async fn ask(place: &Place) -> anyhow::Result<v1::NodeStatus> {
     let mut agent = place.connect().await?;
     let answer = tokio::time::timeout(PATIENCE, agent.get_status(v1::GetStatusRequest {})).await;
     match answer {
