@@ -5,19 +5,23 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Subcommand;
-use mesh_common::{
-    api::v1,
-    model::{
-        Action, NamespacedName, PeerMode, Resource, ResourceKey, ResourceKind, Service, Workload,
-    },
+use mesh_common::model::{NamespacedName, Resource, ResourceKey, ResourceKind, Workload};
+use mesh_controller::{
+    compile::Compiled,
+    object::{Kind, Object},
 };
-use mesh_controller::compile::Compiled;
 
 use crate::{
     agents,
     cluster::{Cluster, ClusterArgs},
-    output, picture, status,
+    output,
+    picture::Picture,
 };
+
+mod effective;
+mod enrolment;
+mod pod;
+mod service;
 
 /// Shows what the mesh makes of a pod or a Service.
 ///
@@ -34,7 +38,7 @@ enum What {
     ///
     /// Also what the agent of its node says of it, such as interfaces that are not in the mesh.
     Pod(Named),
-    /// A Service: its pods, and what of them is in the mesh
+    /// A Service: its pods, what of them is in the mesh, and its routes
     Service(Named),
 }
 
@@ -58,19 +62,40 @@ struct Named {
     cluster: ClusterArgs,
 }
 
+/// A cluster, and what the mesh makes of it.
+struct Seen {
+    cluster: Cluster,
+    picture: Picture,
+    compiled: Compiled,
+}
+
 /// Runs `describe`.
 ///
 /// # Errors
 /// Where the cluster does not know what is asked for, refuses, or is not reached.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let text = match &args.what {
-        What::Pod(named) => agents::runtime()?.block_on(async {
-            let (cluster, text, resource) = named.find(ResourceKind::Workload, pod).await?;
-            let Resource::Workload(workload) = resource else { return anyhow::Ok(text) };
-            Ok(text + &rows(&said(&cluster, &workload).await))
-        })?,
-        What::Service(named) => named.show(ResourceKind::Service, service)?,
-    };
+    let text = agents::runtime()?.block_on(async {
+        match &args.what {
+            What::Pod(named) => {
+                let seen = named.look().await?;
+                match seen.workload(&named.name()) {
+                    Some(workload) => {
+                        let text = rows(&pod::shown(&seen, workload));
+                        Ok(text + &rows(&pod::said(&seen.cluster, workload).await))
+                    }
+                    None => Ok(rows(&pod::without_address(seen.pod(&named.name())?))),
+                }
+            }
+            What::Service(named) => {
+                let seen = named.look().await?;
+                let key = ResourceKey { kind: ResourceKind::Service, name: named.name() };
+                match seen.compiled.resources.get(&key) {
+                    Some(Resource::Service(service)) => Ok(service::shown(&seen, service)),
+                    _ => bail!("{}: the mesh knows no such Service: is the name right?", key.name),
+                }
+            }
+        }
+    })?;
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -80,7 +105,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// As [`run`].
 pub fn config(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
-    output::print(&args.pod.show(ResourceKind::Workload, effective)?)?;
+    let name = args.pod.name();
+    let seen = agents::runtime()?.block_on(args.pod.look())?;
+    let Some(workload) = seen.workload(&name) else {
+        let (_, why) = pod::state(seen.pod(&name)?);
+        bail!("{name} {why}, so nothing is in effect for it");
+    };
+    output::print(&effective::shown(&seen, workload))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -91,133 +122,33 @@ impl Named {
         NamespacedName::new(namespace, name)
     }
 
-    fn show(
-        &self,
-        kind: ResourceKind,
-        show: fn(&Compiled, &Resource) -> String,
-    ) -> anyhow::Result<String> {
-        let (_, text, _) = agents::runtime()?.block_on(self.find(kind, show))?;
-        Ok(text)
-    }
-
-    async fn find(
-        &self,
-        kind: ResourceKind,
-        show: fn(&Compiled, &Resource) -> String,
-    ) -> anyhow::Result<(Cluster, String, Resource)> {
+    async fn look(&self) -> anyhow::Result<Seen> {
         let cluster = self.cluster.connect().await?;
-        let compiled = picture::compiled(&cluster).await?;
-        let key = ResourceKey { kind, name: self.name() };
-        let Some(resource) = compiled.resources.get(&key) else {
-            bail!(
-                "{}: the mesh knows no such {}: is the name right, has it an address?",
-                key.name,
-                if kind == ResourceKind::Service { "Service" } else { "pod" }
-            );
-        };
-        Ok((cluster, show(&compiled, resource), resource.clone()))
+        let picture = Picture::of(&cluster).await?;
+        let compiled = picture.compiled();
+        Ok(Seen { cluster, picture, compiled })
     }
 }
 
-fn pod(_: &Compiled, resource: &Resource) -> String {
-    let Resource::Workload(workload) = resource else { return String::new() };
-    let list = |items: Vec<String>| match items.is_empty() {
-        true => "none".to_owned(),
-        false => items.join(", "),
-    };
-    let identity = workload.identity.as_ref().map_or("none".to_owned(), ToString::to_string);
-    let services = workload.memberships.iter().map(|it| {
-        let ready = if it.ready { "" } else { " (not ready)" };
-        format!("{}{ready}", it.service)
-    });
-    rows(&[
-        ("pod", workload.name.to_string()),
-        ("in the mesh", yes(workload.enrolled)),
-        ("identity", identity),
-        ("node", workload.node.as_deref().unwrap_or("none").to_owned()),
-        ("addresses", list(workload.addresses.iter().map(ToString::to_string).collect())),
-        ("services", list(services.collect())),
-        ("plaintext", plaintext(workload)),
-        (
-            "policies",
-            list(workload.authorization_policies.iter().map(ToString::to_string).collect()),
-        ),
-    ])
-}
-
-/// What the agent of the pod's node says of it.
-async fn said(cluster: &Cluster, pod: &Workload) -> Vec<(&'static str, String)> {
-    let Some(node) = pod.node.as_deref().filter(|_| pod.enrolled) else { return Vec::new() };
-    match status::of_node(cluster, node).await {
-        Ok(status) => rows_of_agent(&status, &pod.name),
-        Err(error) => vec![("agent", format!("could not be asked: {error:#}"))],
-    }
-}
-
-fn rows_of_agent(status: &v1::NodeStatus, pod: &NamespacedName) -> Vec<(&'static str, String)> {
-    let is_it = |name: &v1::NamespacedName| {
-        (&*name.namespace, &*name.name) == (&*pod.namespace, &*pod.name)
-    };
-    let Some(pod) = status.pods.iter().find(|pod| pod.name.as_ref().is_some_and(is_it)) else {
-        return vec![("state", "its agent does not know it yet".to_owned())];
-    };
-    let notes = pod.notes.iter().map(|note| ("note", note.clone()));
-    [("state", pod.state.clone())].into_iter().chain(notes).collect()
-}
-
-fn service(compiled: &Compiled, resource: &Resource) -> String {
-    let Resource::Service(service) = resource else { return String::new() };
-    let Service { name, addresses, ports, .. } = service;
-    let pods = compiled.resources.values().filter_map(|resource| match resource {
-        Resource::Workload(workload) => {
-            workload.memberships.iter().find(|it| it.service == *name).map(|it| (workload, it))
+impl Seen {
+    /// The pod of that name, where it has an address.
+    fn workload(&self, name: &NamespacedName) -> Option<&Workload> {
+        let key = ResourceKey { kind: ResourceKind::Workload, name: name.clone() };
+        match self.compiled.resources.get(&key) {
+            Some(Resource::Workload(workload)) => Some(workload),
+            _ => None,
         }
-        _ => None,
-    });
-    let mut text = rows(&[
-        ("service", name.to_string()),
-        ("addresses", addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
-        ("ports", ports.iter().map(|it| it.port.to_string()).collect::<Vec<_>>().join(", ")),
-    ]);
-    let mut table = vec![["POD", "IN THE MESH", "READY", "PLAINTEXT"].map(str::to_owned).to_vec()];
-    for (workload, membership) in pods {
-        let name = workload.name.to_string();
-        table.push(vec![name, yes(workload.enrolled), yes(membership.ready), plaintext(workload)]);
     }
-    text.push('\n');
-    text.push_str(&output::columns("", &table));
-    text
-}
 
-fn effective(_: &Compiled, resource: &Resource) -> String {
-    let Resource::Workload(workload) = resource else { return String::new() };
-    let from = match &workload.admission.peer_policy {
-        Some(policy) => format!("PeerPolicy {policy}"),
-        None => "MeshConfig default, or the default where there is none".to_owned(),
-    };
-    let mode = |mode| match mode {
-        PeerMode::Strict => "STRICT",
-        PeerMode::Permissive => "PERMISSIVE",
-    };
-    let mut table = vec![["SETTING", "VALUE", "FROM"].map(str::to_owned).to_vec()];
-    let mut add = |setting: &str, value: &str, from: &str| {
-        table.push([setting, value, from].map(str::to_owned).to_vec());
-    };
-    add("in the mesh", &yes(workload.enrolled), "label nodemesh.dev/mesh of pod or namespace");
-    add("peer mode", mode(workload.admission.peer_mode), &from);
-    for it in &workload.admission.port_modes {
-        add(&format!("peer mode of port {}", it.port), mode(it.mode), &from);
+    /// The pod of that name, whatever it has.
+    fn pod(&self, name: &NamespacedName) -> anyhow::Result<&mesh_controller::object::Pod> {
+        match self.picture.object(Kind::Pod, name) {
+            Some(Object::Pod(pod)) => Ok(pod),
+            _ => {
+                bail!("{name}: the cluster has no such pod: is the name right, and the namespace?")
+            }
+        }
     }
-    let default = match workload.admission.default_action {
-        Action::Allow => "ALLOW",
-        Action::Deny => "DENY",
-    };
-    let config = "MeshConfig default, or the default where there is none";
-    add("what no policy governs", default, config);
-    for policy in &workload.authorization_policies {
-        add("authorization", &policy.to_string(), "AuthorizationPolicy");
-    }
-    output::columns("", &table)
 }
 
 fn rows(rows: &[(&str, String)]) -> String {
@@ -230,6 +161,7 @@ fn yes(is: bool) -> String {
     if is { "yes" } else { "no" }.to_owned()
 }
 
+/// What becomes of plaintext to a pod.
 fn plaintext(workload: &Workload) -> String {
     if !workload.enrolled {
         return "let in: not in the mesh".to_owned();
@@ -239,20 +171,5 @@ fn plaintext(workload: &Workload) -> String {
         (true, _) => "refused".to_owned(),
         (false, true) => "refused at some ports".to_owned(),
         (false, false) => "let in where no policy refuses it".to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::status::json::tests::status;
-
-    #[test]
-    fn what_the_agent_says_is_of_the_pod_alone() {
-        let said = |name: &str| rows_of_agent(&status(), &NamespacedName::new("shop", name));
-        let note = ("note", "interface net1 is not in the mesh".to_owned());
-        assert!(said("web").contains(&note), "{:?}", said("web"));
-        assert!(!said("batch").contains(&note), "{:?}", said("batch"));
-        assert_eq!(said("new"), [("state", "its agent does not know it yet".to_owned())]);
     }
 }

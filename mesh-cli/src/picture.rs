@@ -4,14 +4,14 @@ use anyhow::{Context, Result};
 use mesh_common::{
     SYSTEM_NAMESPACE,
     identity::TrustDomain,
-    model::{Action, PeerMode},
+    model::{Action, NamespacedName, PeerMode},
 };
 use mesh_controller::{
     captured::{Captures, Report},
     compile::{Compiled, compile},
     index::Index,
     kubernetes::{Resource, watch::Change},
-    object::{Kind, MeshConfig},
+    object::{Kind, MeshConfig, Object, ObjectKey},
     source::{
         Objects,
         cluster::{Store, decode},
@@ -75,6 +75,22 @@ impl Picture {
         let mut index = self.index();
         index.config = Some(&strict);
         compile(&index, &self.captures, &self.domain)
+    }
+
+    /// The MeshConfig, where there is one.
+    pub fn config(&self) -> Option<&MeshConfig> {
+        self.index().config
+    }
+
+    /// The object of `kind` with this name, where it is in use.
+    pub fn object(&self, kind: Kind, name: &NamespacedName) -> Option<&Object> {
+        let key = ObjectKey { kind, name: name.clone() };
+        self.objects.in_use.get(&key).map(|(object, _)| &**object)
+    }
+
+    /// The trust domain of every identity.
+    pub fn domain(&self) -> &TrustDomain {
+        &self.domain
     }
 
     fn index(&self) -> Index<'_> {

@@ -9,6 +9,8 @@ use std::{
 mod bug_report;
 #[path = "cluster/check.rs"]
 mod check;
+#[path = "cluster/describe.rs"]
+mod describe;
 #[path = "cluster/install.rs"]
 mod install;
 #[path = "cluster/kubernetes.rs"]

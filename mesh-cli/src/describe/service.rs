@@ -1,0 +1,74 @@
+//! What the mesh makes of a Service.
+
+use mesh_common::model::{Resource, Service};
+use mesh_controller::compile::ParentStatus;
+
+use super::{Seen, plaintext, rows, yes};
+use crate::output;
+
+/// Its addresses and ports, its pods, and the routes that are for it.
+pub fn shown(seen: &Seen, service: &Service) -> String {
+    let Service { name, addresses, ports, .. } = service;
+    let pods = seen.compiled.resources.values().filter_map(|resource| match resource {
+        Resource::Workload(workload) => {
+            workload.memberships.iter().find(|it| it.service == *name).map(|it| (workload, it))
+        }
+        _ => None,
+    });
+    let mut text = rows(&[
+        ("service", name.to_string()),
+        ("addresses", addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+        ("ports", ports.iter().map(|it| it.port.to_string()).collect::<Vec<_>>().join(", ")),
+    ]);
+    let head = ["POD", "IN THE MESH", "CAPTURED", "READY", "PLAINTEXT"];
+    let mut table = vec![head.map(str::to_owned).to_vec()];
+    for (workload, membership) in pods {
+        table.push(vec![
+            workload.name.to_string(),
+            yes(workload.enrolled),
+            yes(workload.captured),
+            yes(membership.ready),
+            plaintext(workload),
+        ]);
+    }
+    text.push('\n');
+    text.push_str(&output::columns("", &table));
+    let routes = routes(seen, service);
+    if !routes.is_empty() {
+        let head = ["ROUTE", "PORT", "ATTACHED"].map(str::to_owned).to_vec();
+        let table: Vec<_> = [head].into_iter().chain(routes).collect();
+        text.push('\n');
+        text.push_str(&output::columns("", &table));
+    }
+    text
+}
+
+/// A row a route and parent that is this Service, also where it is not accepted there.
+fn routes(seen: &Seen, service: &Service) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    for (route, parents) in &seen.compiled.routes {
+        for parent in parents {
+            let to = &parent.parent_ref;
+            let namespace = to.namespace.as_deref().unwrap_or(&route.name.namespace);
+            if (namespace, to.name.as_str()) != (&*service.name.namespace, &*service.name.name) {
+                continue;
+            }
+            let port = to.port.map_or("all".to_owned(), |port| port.to_string());
+            rows.push(vec![route.to_string(), port, attached(parent)]);
+        }
+    }
+    rows
+}
+
+/// Whether a route is in use there, or what is wrong with it.
+fn attached(parent: &ParentStatus) -> String {
+    let wrong = parent.conditions.iter().find(|it| match it.type_ {
+        "PartiallyInvalid" => it.status,
+        _ => !it.status,
+    });
+    match wrong {
+        None => yes(true),
+        Some(it) if it.type_ == "Accepted" => format!("no: {}: {}", it.reason, it.message),
+        Some(it) => format!("yes, but {}: {}", it.reason, it.message),
+    }
+}
