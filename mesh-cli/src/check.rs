@@ -6,7 +6,7 @@ use crate::{
     agents, checklist::Checklist, cluster::ClusterArgs, output, output::Palette, picture::Picture,
 };
 
-pub(crate) mod breakage;
+pub mod breakage;
 mod callers;
 mod mesh;
 mod network_policy;

@@ -62,7 +62,14 @@ impl Checklist {
 
     /// Whether nothing is wrong; warnings are not.
     pub fn is_good(&self) -> bool {
-        !self.lines.iter().any(|it| matches!(it, Line::Check { outcome: Outcome::Bad, .. }))
+        self.count(Outcome::Bad) == 0
+    }
+
+    /// How many checks ended so.
+    pub fn count(&self, wanted: Outcome) -> usize {
+        let is_it =
+            |line: &&Line| matches!(line, Line::Check { outcome, .. } if *outcome == wanted);
+        self.lines.iter().filter(is_it).count()
     }
 
     /// The text for people.

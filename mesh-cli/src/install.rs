@@ -18,13 +18,16 @@ use crate::{
     rollout::{self, Component},
 };
 
+mod strict;
+
 /// What this command installs.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Applies the manifests of nodemesh on the server and waits until every part is ready.
 ///
 /// What is applied again is left as it is, so that an installation that was cut short is completed
-/// by another. Where nodemesh is installed already, it is upgraded. Exit status: 0 where all is ready, 1 where something is not, 2 for wrong usage.
+/// by another. Where nodemesh is installed already, it is upgraded; where --profile secure would then
+/// refuse callers that are let in now, nothing is done without --yes. Exit status: 0 where all is ready, 1 where something is not, 2 for wrong usage.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -32,6 +35,9 @@ pub struct Args {
     /// What holds where no policy says otherwise
     #[arg(long, value_enum, default_value = "default")]
     profile: Profile,
+    /// Make the mesh strict though callers would be refused by it
+    #[arg(short, long)]
+    yes: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -80,6 +86,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     agents::runtime()?.block_on(async {
         let cluster = args.cluster.connect().await?;
         let installed = installed(&cluster).await?;
+        if args.profile == Profile::Secure && installed.is_some() && !args.yes {
+            strict::stands(&cluster).await?;
+        }
         let image = common.image(installed.as_deref())?;
         put(&cluster, args.profile, common, &image, installed.as_deref()).await
     })

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{Cluster, kubernetes::Kubernetes, manifests};
+use crate::{Cluster, check::webhook, kubernetes::Kubernetes, manifests};
 
 const OWN: &str = env!("CARGO_PKG_VERSION");
 const AGENTS: &str = "/apis/apps/v1/namespaces/nodemesh-system/daemonsets/mesh-agent";
@@ -116,4 +116,27 @@ fn agents_follow_when_the_controller_is_ready() {
     let at = |line: &str| ended.out.find(line).unwrap_or_else(|| panic!("{line}: {ended:?}"));
     assert!(at("controller: 2 of 2 ready") < at("applied DaemonSet"), "{ended:?}");
     assert!(image(&kubernetes.get(AGENTS)).ends_with(OWN));
+}
+
+#[test]
+fn a_mesh_is_not_made_strict_where_callers_would_be_refused() {
+    let cluster = Cluster::installed();
+    for object in webhook() {
+        cluster.server.add(object).expect("an object");
+    }
+    let kubernetes = Kubernetes::of(&cluster);
+    let config = "/apis/nodemesh.dev/v1alpha1/meshconfigs/default";
+    let secure = ["install", "--profile", "secure", "--no-wait"];
+    let refused = cluster.run(&secure);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.out.contains("hooks/hook would refuse once strict"), "{refused:?}");
+    assert!(refused.err.contains("--yes"), "{refused:?}");
+    assert!(!refused.out.contains("applied"), "{refused:?}");
+    assert_eq!(kubernetes.get(config), Value::Null);
+
+    let forced = cluster.run(&[&secure[..], &["--yes"]].concat());
+    assert_eq!(forced.code, Some(0), "{forced:?}");
+    assert!(kubernetes.get(config).is_object());
+    let again = cluster.run(&secure);
+    assert_eq!(again.code, Some(0), "it is strict already: {again:?}");
 }
