@@ -14,6 +14,7 @@ mod nodes;
 mod others;
 mod rights;
 mod scrapes;
+mod server;
 
 /// Checks a cluster: before an installation with --pre, else the installation and what in the
 /// cluster breaks by it, or would once the mesh is strict and allows nothing by itself.
@@ -23,7 +24,7 @@ mod scrapes;
 pub struct Args {
     #[command(flatten)]
     cluster: ClusterArgs,
-    /// Check what an installation needs: nodes, rights, other meshes
+    /// Check what an installation needs: versions, nodes, rights, other meshes
     #[arg(long)]
     pre: bool,
 }
@@ -51,16 +52,17 @@ async fn checks(args: &Args) -> anyhow::Result<Checklist> {
     };
     list.good(format!("answers: {}", version["gitVersion"].as_str().unwrap_or("?")));
     if args.pre {
+        server::check(&version, &mut list);
         let ended = rights::check(&cluster, &mut list).await;
         list.looked(ended);
-        let ended = nodes::check(&cluster, &mut list).await;
+        let ended = nodes::check(&cluster, nodes::When::Before, &mut list).await;
         list.looked(ended);
         let ended = others::check(&cluster, &mut list).await;
         list.looked(ended);
     } else {
         let ended = mesh::check(&cluster, &mut list).await;
         list.looked(ended);
-        let ended = nodes::check(&cluster, &mut list).await;
+        let ended = nodes::check(&cluster, nodes::When::Installed, &mut list).await;
         list.looked(ended);
         match Picture::of(&cluster).await {
             Ok(picture) => {

@@ -10,15 +10,27 @@ use crate::{checklist::Checklist, cluster::Cluster};
 const NEEDED: (u32, u32) = (6, 1);
 const GUARDS: (u32, u32) = (6, 6);
 
-pub(super) async fn check(cluster: &Cluster, list: &mut Checklist) -> Result<()> {
+/// What the image is built for.
+const ARCHITECTURE: &str = "amd64";
+
+/// When it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    /// Nothing is installed that could show it.
+    Before,
+    /// Agents run, in whatever image, or say why not.
+    Installed,
+}
+
+pub(super) async fn check(cluster: &Cluster, when: When, list: &mut Checklist) -> Result<()> {
     list.section("nodes");
     for node in cluster.list("/api/v1/nodes").await? {
-        one(&node, list);
+        one(&node, when, list);
     }
     Ok(())
 }
 
-fn one(node: &Value, list: &mut Checklist) {
+fn one(node: &Value, when: When, list: &mut Checklist) {
     let name = node["metadata"]["name"].as_str().unwrap_or("?");
     let info = &node["status"]["nodeInfo"];
     let text = |field: &str| info[field].as_str().unwrap_or("unknown");
@@ -26,6 +38,14 @@ fn one(node: &Value, list: &mut Checklist) {
     if text("operatingSystem") != "linux" {
         let what = format!("{name}: {}, left out", text("operatingSystem"));
         return list.warning(what, "its pods stay outside the mesh");
+    }
+    let architecture = info["architecture"].as_str().unwrap_or(ARCHITECTURE);
+    if when == When::Before && architecture != ARCHITECTURE {
+        return list.bad(
+            format!("{name}: {architecture}, and the image is for {ARCHITECTURE} alone"),
+            "no agent starts there: keep captured pods off it, or build an image for it and give it \
+             with --image",
+        );
     }
     match version(kernel) {
         Some(version) if version >= GUARDS => list.good(format!("{name}: Linux {kernel}")),
@@ -64,8 +84,26 @@ mod tests {
         ] {
             let mut list = Checklist::default();
             let info = json!({ "kernelVersion": kernel, "operatingSystem": os });
-            one(&json!({ "metadata": { "name": "a" }, "status": { "nodeInfo": info } }), &mut list);
+            let node = json!({ "metadata": { "name": "a" }, "status": { "nodeInfo": info } });
+            one(&node, When::Before, &mut list);
             assert_eq!(list.complaints().first().map(|it| it.0), outcome, "{kernel}");
         }
+    }
+
+    #[test]
+    fn nodes_that_the_image_is_not_for_are_named_before_it_is_there() {
+        let named = |architecture: &str, when| {
+            let mut list = Checklist::default();
+            let info = json!({
+                "kernelVersion": "6.12.0", "operatingSystem": "linux",
+                "architecture": architecture,
+            });
+            let node = json!({ "metadata": { "name": "a" }, "status": { "nodeInfo": info } });
+            one(&node, when, &mut list);
+            !list.is_good()
+        };
+        assert!(named("arm64", When::Before));
+        assert!(!named("amd64", When::Before));
+        assert!(!named("arm64", When::Installed), "it may be another image");
     }
 }

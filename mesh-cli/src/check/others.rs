@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use crate::{checklist::Checklist, cluster::Cluster};
 
-/// DaemonSets by the beginning of their names, what they are, and what to know.
-const KNOWN: [(&str, &str, &str); 6] = [
+/// DaemonSets by a part of their names, what they are, and what to know.
+const KNOWN: [(&str, &str, &str); 9] = [
     (
         "ztunnel",
         "Istio ambient",
@@ -23,6 +23,13 @@ const KNOWN: [(&str, &str, &str); 6] = [
         "a pod must be in one mesh only: enrol no namespace that injects; see docs/migrating.md",
     ),
     ("kuma-cni", "Kuma", "a pod must be in one mesh only"),
+    ("consul-cni", "Consul", "a pod must be in one mesh only"),
+    (
+        "traefik-mesh-proxy",
+        "Traefik Mesh",
+        "it takes calls by names of its own, and stays as it is",
+    ),
+    ("merbridge", "Merbridge", "both attach to connect() of the same pods: remove one"),
     ("kmesh", "Kmesh", "both attach to connect() of the same pods: remove one"),
     (
         "cilium",
@@ -33,10 +40,14 @@ const KNOWN: [(&str, &str, &str); 6] = [
 
 const WEBHOOKS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
 /// Injectors of sidecars, by a part of the name of their webhook.
-const INJECTORS: [(&str, &str); 3] = [
+const INJECTORS: [(&str, &str); 7] = [
     ("istio-sidecar-injector", "Istio"),
     ("linkerd-proxy-injector", "Linkerd"),
     ("consul-connect-injector", "Consul"),
+    ("kuma-admission-mutating", "Kuma"),
+    ("osm-webhook", "Open Service Mesh"),
+    ("appmesh-controller", "AWS App Mesh"),
+    ("nsm.nginx", "NGINX Service Mesh"),
 ];
 
 pub(super) async fn check(cluster: &Cluster, list: &mut Checklist) -> Result<()> {
@@ -59,8 +70,7 @@ fn found(sets: &[Value], hooks: &[Value]) -> Vec<(String, &'static str)> {
     for set in sets {
         let place =
             format!("{}/{}", set["metadata"]["namespace"].as_str().unwrap_or("?"), name(set));
-        if let Some((_, what, hint)) = KNOWN.iter().find(|(known, ..)| name(set).starts_with(known))
-        {
+        if let Some((_, what, hint)) = KNOWN.iter().find(|(known, ..)| name(set).contains(known)) {
             found.push((format!("{what}: DaemonSet {place}"), *hint));
         }
     }
@@ -88,12 +98,14 @@ mod tests {
     fn other_meshes_are_named_with_their_objects() {
         let named = |name: &str| json!({ "metadata": { "name": name, "namespace": "x" } });
         let sets = [named("ztunnel"), named("kube-proxy"), named("cilium")];
-        let hooks = [named("istio-sidecar-injector-1-30"), named("cert-manager")];
+        let hooks =
+            [named("istio-sidecar-injector-1-30"), named("cert-manager"), named("osm-webhook-x")];
         let found: Vec<String> = found(&sets, &hooks).into_iter().map(|(what, _)| what).collect();
         let expected = [
             "Istio ambient: DaemonSet x/ztunnel",
             "Cilium: DaemonSet x/cilium",
             "Istio: it injects sidecars (MutatingWebhookConfiguration istio-sidecar-injector-1-30)",
+            "Open Service Mesh: it injects sidecars (MutatingWebhookConfiguration osm-webhook-x)",
         ];
         assert_eq!(found, expected);
     }

@@ -45,7 +45,10 @@ fn check_before_an_installation_names_missing_rights_and_old_kernels() {
         cluster.server.add(object).expect("an object");
     }
     let admin = cluster.run(&["check", "--pre"]);
-    assert!(admin.out.contains("✓ to create and change all"), "{admin:?}");
+    assert!(admin.out.contains("✓ is new enough: v1."), "{admin:?}");
+    for right in ["to install: to create and change all", "to grant", "to uninstall"] {
+        assert!(admin.out.contains(&format!("✓ {right}")), "{right}: {admin:?}");
+    }
     assert!(admin.out.contains("✗ old: Linux 5.15.0, too old"), "{admin:?}");
 
     let kubeconfig = cluster.server.kubeconfig_of("reader", &[]).expect("a kubeconfig");
@@ -53,6 +56,13 @@ fn check_before_an_installation_names_missing_rights_and_old_kernels() {
     assert_eq!(reader.code, Some(1), "{reader:?}");
     let missing = "✗ you may not patch daemonsets.apps in nodemesh-system";
     assert!(reader.out.contains(missing), "{reader:?}");
+    assert!(!reader.out.contains("you may not get customresourcedefinitions"), "{reader:?}");
+    let grant = "! you may not bind clusterroles.rbac.authorization.k8s.io, bind roles";
+    assert!(reader.out.contains(grant), "{reader:?}");
+    assert!(
+        reader.out.contains("! you may not create jobs.batch in nodemesh-system"),
+        "{reader:?}"
+    );
 }
 
 #[test]
