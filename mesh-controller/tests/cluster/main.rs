@@ -1,24 +1,28 @@
-//! The controller against an API server, as it is: its library, real sockets, real TLS, and a server
-//! that misbehaves when it is told to.
+//! The controller against an API server, as it is: its library, real sockets, real TLS, the rights of
+//! its account, and a server that misbehaves when it is told to.
+//!
+//! With `KUBEBUILDER_ASSETS`, or `KUBECONFIG` and `NODEMESH_TEST_CLUSTER=1`, the server is a real one,
+//! and those tests are left out that have it misbehave.
 
 use std::{
     collections::BTreeSet,
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
-use kube::{Api, Client, api::DeleteParams};
-use mesh_apiserver::{ApiServer, Failure, Settings as ServerSettings};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::Api;
+use mesh_apiserver::{ApiServer, Failure};
 use mesh_controller::{
-    kubernetes,
     mesh::Mesh,
-    run::{RunError, Settings, Started, Starting},
+    run::{RunError, Started},
 };
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
+use cluster::Cluster;
+
+mod cluster;
+mod real;
 mod written;
 
 /// More than the longest wait between two attempts, which is 30 s, and time for a slow machine.
@@ -26,68 +30,6 @@ const DEADLINE: Duration = Duration::from_secs(90);
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 type Fault = fn(&ApiServer);
-
-struct Cluster {
-    server: ApiServer,
-    /// Holds the kubeconfig.
-    _dir: TempDir,
-}
-
-impl Cluster {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
-        let server = ApiServer::start(LOOPBACK, dir.path(), ServerSettings::default());
-        let server = server.expect("an API server");
-        let cluster = Self { server, _dir: dir };
-        let metadata = json!({"name": "nodemesh-system"});
-        cluster.add("v1", "Namespace", metadata, json!({}));
-        cluster
-    }
-
-    fn add(&self, api_version: &str, kind: &str, metadata: Value, rest: Value) {
-        let mut object = json!({"apiVersion": api_version, "kind": kind, "metadata": metadata});
-        for (field, value) in rest.as_object().into_iter().flatten() {
-            object[field] = value.clone();
-        }
-        self.server.add(object).expect("stored");
-    }
-
-    fn add_node(&self, name: &str) {
-        self.add("v1", "Node", json!({"name": name}), json!({}));
-    }
-
-    async fn client(&self) -> Client {
-        kubernetes::client(Some(&self.server.kubeconfig())).await.expect("a client")
-    }
-
-    async fn delete_node(&self, name: &str) {
-        let nodes: Api<Node> = Api::all(self.client().await);
-        nodes.delete(name, &DeleteParams::default()).await.expect("deleted");
-    }
-
-    fn settings(&self, name: &str) -> Settings {
-        settings(&self.server.kubeconfig(), name)
-    }
-
-    async fn starting(&self, name: &str) -> Starting {
-        Starting::new(self.settings(name)).await.expect("an API server is known")
-    }
-
-    async fn started(&self, name: &str) -> Started {
-        self.starting(name).await.start().await.expect("started")
-    }
-}
-
-fn settings(kubeconfig: &Path, name: &str) -> Settings {
-    Settings {
-        kubeconfig: Some(kubeconfig.to_owned()),
-        listen: LOOPBACK,
-        health_listen: LOOPBACK,
-        trust_domain: "cluster.local".parse().expect("a literal"),
-        svid_lifetime: Duration::from_secs(3600),
-        name: name.to_owned(),
-    }
-}
 
 /// Looks until `look` finds something.
 async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
@@ -124,9 +66,9 @@ async fn page(address: SocketAddr, path: &str) -> (u16, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_ready_when_every_kind_was_listed_and_says_what_is_missing_before() {
-    let cluster = Cluster::new();
-    cluster.add_node("node-1");
-    cluster.server.fail(Failure {
+    let Some(cluster) = Cluster::that_fails().await else { return };
+    cluster.add_node("node-1").await;
+    cluster.server().fail(Failure {
         requests: u64::MAX,
         code: 403,
         retry_after: None,
@@ -144,7 +86,7 @@ async fn it_is_ready_when_every_kind_was_listed_and_says_what_is_missing_before(
     assert_eq!(page(health, "/livez").await.0, 200);
     assert!(!start.is_finished());
 
-    cluster.server.heal();
+    cluster.server().heal();
     let started = start.await.expect("no panic").expect("started");
     assert_eq!(nodes(started.mesh()), BTreeSet::from(["node-1".to_owned()]));
     tokio::spawn(started.serve(std::future::pending()));
@@ -159,8 +101,8 @@ async fn it_is_ready_when_every_kind_was_listed_and_says_what_is_missing_before(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_becomes_of_a_watch_nothing_is_missed() {
-    let cluster = Cluster::new();
-    cluster.add_node("kept");
+    let Some(cluster) = Cluster::that_fails().await else { return };
+    cluster.add_node("kept").await;
     let started = cluster.started("controller-1").await;
     let mesh = started.mesh();
     until_nodes(mesh, &["kept"]).await;
@@ -180,19 +122,19 @@ async fn whatever_becomes_of_a_watch_nothing_is_missed() {
     ];
     for (what, fault) in faults {
         eprintln!("{what}");
-        fault(&cluster.server);
-        cluster.add_node("new");
+        fault(cluster.server());
+        cluster.add_node("new").await;
         until_nodes(mesh, &["kept", "new"]).await;
-        fault(&cluster.server);
+        fault(cluster.server());
         cluster.delete_node("new").await;
         until_nodes(mesh, &["kept"]).await;
-        cluster.server.heal();
+        cluster.server().heal();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_objects_come_in_pages_and_again() {
-    let cluster = Cluster::new();
+    let Some(cluster) = Cluster::that_fails().await else { return };
     for at in 0..10_000 {
         let metadata = json!({
             "name": format!("p{at}"), "namespace": "default", "uid": format!("u-{at}"),
@@ -202,18 +144,19 @@ async fn ten_thousand_objects_come_in_pages_and_again() {
             "spec": {"nodeName": "node-1", "containers": [{"name": "app", "image": "app"}]},
             "status": {"podIP": format!("10.{}.{}.{}", at / 65536, at / 256 % 256, at % 256)},
         });
-        cluster.add("v1", "Pod", metadata, spec);
+        cluster.add("v1", "Pod", metadata, spec).await;
     }
     let started = cluster.started("controller-1").await;
     let known = || started.mesh().outcomes().borrow().objects.in_use.len();
     let pods = known();
     assert!(pods >= 10_000, "{pods}");
-    assert!(cluster.server.count("list", "pods") >= 20, "in pages");
+    assert!(cluster.server().count("list", "pods") >= 20, "in pages");
 
-    cluster.server.reset_counts();
-    cluster.server.expire_watches();
-    until("a new list", async || (cluster.server.count("list", "pods") >= 20).then_some(())).await;
-    cluster.add_node("after");
+    cluster.server().reset_counts();
+    cluster.server().expire_watches();
+    until("a new list", async || (cluster.server().count("list", "pods") >= 20).then_some(()))
+        .await;
+    cluster.add_node("after").await;
     until_nodes(started.mesh(), &["after"]).await;
     // The picture is there a moment before what is said of it.
     until("one more, and none lost", async || (known() == pods + 1).then_some(())).await;
@@ -221,32 +164,34 @@ async fn ten_thousand_objects_come_in_pages_and_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_server_that_is_away_is_missed_by_nobody_and_met_gently() {
-    let cluster = Cluster::new();
-    cluster.add_node("kept");
+    let Some(cluster) = Cluster::that_fails().await else { return };
+    cluster.add_node("kept").await;
     let started = cluster.started("controller-1").await;
     until_nodes(started.mesh(), &["kept"]).await;
-    cluster.server.stop_listening();
-    cluster.add_node("meanwhile");
+    cluster.server().stop_listening();
+    cluster.add_node("meanwhile").await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(nodes(started.mesh()), BTreeSet::from(["kept".to_owned()]), "serves what it knows");
 
-    cluster.server.reset_counts();
-    cluster.server.start_listening().expect("listens again");
+    cluster.server().reset_counts();
+    cluster.server().start_listening().expect("listens again");
     until_nodes(started.mesh(), &["kept", "meanwhile"]).await;
-    let counts = cluster.server.counts();
+    let counts = cluster.server().counts();
     let of = |verb: &str| {
         counts.iter().filter(|((known, _), _)| known == verb).map(|(_, count)| count).sum::<u64>()
     };
     // Nine resources are watched; a kind that is not installed is listed in vain now and then.
     assert!(of("watch") <= 20, "{counts:?}");
-    assert_eq!(cluster.server.count("list", "pods"), 0, "goes on where it was: {counts:?}");
+    assert_eq!(cluster.server().count("list", "pods"), 0, "goes on where it was: {counts:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_controllers_that_start_together_share_one_root() {
-    let cluster = Cluster::new();
+    let cluster = Cluster::new().await;
     // Both look before either has made one.
-    cluster.server.delay(Duration::from_millis(300));
+    if let Some(server) = cluster.stand_in() {
+        server.delay(Duration::from_millis(300));
+    }
     let (one, two) = tokio::join!(cluster.started("one"), cluster.started("two"));
     let client = cluster.client().await;
     let secrets: Api<Secret> = Api::namespaced(client.clone(), "nodemesh-system");
@@ -262,9 +207,11 @@ async fn two_controllers_that_start_together_share_one_root() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_of_no_use_is_named_and_left_alone() {
-    let cluster = Cluster::new();
+    let cluster = Cluster::new().await;
     let metadata = json!({"name": "nodemesh-ca", "namespace": "nodemesh-system"});
-    cluster.add("v1", "Secret", metadata, json!({"data": {"tls.crt": "bm8=", "tls.key": "bm8="}}));
+    cluster
+        .add("v1", "Secret", metadata, json!({"data": {"tls.crt": "bm8=", "tls.key": "bm8="}}))
+        .await;
     let error = cluster.starting("controller-1").await.start().await.err().expect("refused");
     assert!(matches!(error, RunError::Authority(_)), "{error}");
     let text = error.to_string();

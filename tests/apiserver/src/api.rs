@@ -166,7 +166,10 @@ fn decide(cluster: &Cluster, request: &Request, action: &Action<'_>) -> Result<(
     if !cluster.settings.rbac || is_allowed() {
         return Ok(());
     }
-    Err(rbac::forbidden(&request.user, action))
+    let error = rbac::forbidden(&request.user, action);
+    let message = error.status()["message"].as_str().unwrap_or_default().to_owned();
+    cluster.faults.refused(message);
+    Err(error)
 }
 
 /// Whether a path is answered without credentials.

@@ -51,6 +51,7 @@ struct State {
     failures: Vec<Failure>,
     watches_gone: u64,
     counts: BTreeMap<(String, String), u64>,
+    refusals: Vec<String>,
 }
 
 impl Faults {
@@ -121,6 +122,16 @@ impl Faults {
         self.state().counts.clone()
     }
 
+    /// Notes what roles did not allow.
+    pub fn refused(&self, message: String) {
+        self.state().refusals.push(message);
+    }
+
+    /// What roles did not allow, as clients were told.
+    pub fn refusals(&self) -> Vec<String> {
+        self.state().refusals.clone()
+    }
+
     /// Begins to count anew.
     pub fn reset_counts(&self) {
         self.state().counts.clear();
@@ -130,7 +141,8 @@ impl Faults {
     pub fn clear(&self) {
         let mut state = self.state();
         let counts = std::mem::take(&mut state.counts);
-        *state = State { counts, ..State::default() };
+        let refusals = std::mem::take(&mut state.refusals);
+        *state = State { counts, refusals, ..State::default() };
     }
 }
 

@@ -245,6 +245,11 @@ impl ApiServer {
         self.counts().get(&(verb.to_owned(), resource.to_owned())).copied().unwrap_or(0)
     }
 
+    /// What roles did not allow since the start, as clients were told.
+    pub fn refusals(&self) -> Vec<String> {
+        self.cluster.faults.refusals()
+    }
+
     /// Begins to count anew.
     pub fn reset_counts(&self) {
         self.cluster.faults.reset_counts();

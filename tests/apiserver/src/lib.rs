@@ -22,6 +22,7 @@ mod crd;
 mod defaults;
 mod discovery;
 mod effects;
+mod envtest;
 mod error;
 mod exec;
 mod fault;
@@ -45,6 +46,7 @@ mod validate;
 
 pub use self::{
     cluster::Settings,
+    envtest::Envtest,
     fault::Failure,
     handle::{ApiServer, Counts},
 };
