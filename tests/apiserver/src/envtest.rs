@@ -53,7 +53,7 @@ impl Envtest {
             format!("--tls-private-key-file={}", file("server.key")),
             format!("--client-ca-file={}", file("ca.crt")),
             "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_owned(),
-            format!("--service-account-key-file={}", file("server.key")),
+            format!("--service-account-key-file={}", file("server.crt")),
             format!("--service-account-signing-key-file={}", file("server.key")),
             "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
             "--authorization-mode=RBAC".to_owned(),
