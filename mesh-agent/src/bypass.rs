@@ -106,9 +106,14 @@ impl Bypasses {
 
     /// How much longer a pod bypasses the mesh, for people; `None` where it does not.
     pub fn left_for(&self, pod: &Workload) -> Option<String> {
+        self.end_for(pod).map(left)
+    }
+
+    /// When a pod stops to bypass the mesh, seconds since the Unix epoch.
+    pub fn end_for(&self, pod: &Workload) -> Option<u64> {
         let held = self.held();
         let until = held.iter().filter(|bypass| bypass.holds_for(pod)).map(|bypass| bypass.until);
-        until.max().map(left)
+        until.max()
     }
 
     /// What to tell about each that holds.

@@ -12,7 +12,16 @@ use std::{
     time::SystemTime,
 };
 
+use mesh_common::api::v1::{CaptureReport, UncapturedPod, uncaptured_pod::State};
+use serde::{Deserialize, Serialize};
+
 use crate::private_file::{self, PrivateFileError};
+
+/// So many bytes of a reason are kept: an Event has a thousand.
+const REASON_BYTES: usize = 700;
+/// So many pods of a node are kept with a reason, twice as many as a kubelet runs by itself: a
+/// ConfigMap has a megabyte.
+const MOST_REASONS: usize = 256;
 
 /// When an agent said something: the start of its stream, and how many reports came before on it.
 /// An agent has one stream at a time, so of two reports, whoever heard them, the later is true.
@@ -58,12 +67,48 @@ pub struct Report {
     pub stamp: Stamp,
     /// The uids of the pods that it captured.
     pub uids: BTreeSet<String>,
+    /// Why others are not captured, by uid; unknown where an older agent says nothing.
+    pub missed: BTreeMap<String, Missed>,
+    /// Its version; empty where it was not kept.
+    pub agent_version: String,
+}
+
+/// Why a pod that labels put in the mesh is not captured, as its agent says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Missed {
+    /// It was not tried yet, or waits for something.
+    Waiting(String),
+    /// It cannot be captured now.
+    Failed(String),
+    /// Somebody lets it around the mesh until then, seconds since the Unix epoch.
+    Bypassed(u64),
 }
 
 impl Report {
     /// A report of these pods.
     pub fn new(stamp: Stamp, uids: impl IntoIterator<Item = String>) -> Self {
-        Self { stamp, uids: uids.into_iter().collect() }
+        Self { stamp, uids: uids.into_iter().collect(), ..Self::default() }
+    }
+
+    /// What an agent of this version said. Texts of its own are cut and counted: they are kept.
+    pub fn from_wire(stamp: Stamp, agent_version: &str, wire: CaptureReport) -> Self {
+        let missed = |pod: UncapturedPod| {
+            let mut reason = pod.reason.clone();
+            reason.truncate(reason.floor_char_boundary(REASON_BYTES));
+            let missed = match pod.state() {
+                State::Waiting => Missed::Waiting(reason),
+                State::Failed => Missed::Failed(reason),
+                State::Bypassed => Missed::Bypassed(pod.until),
+                // A newer agent's.
+                State::Unspecified => return None,
+            };
+            Some((pod.workload_uid, missed))
+        };
+        Self {
+            missed: wire.uncaptured.into_iter().take(MOST_REASONS).filter_map(missed).collect(),
+            agent_version: agent_version.chars().take(64).collect(),
+            ..Self::new(stamp, wire.workload_uids)
+        }
     }
 }
 
@@ -79,18 +124,24 @@ impl Captures {
         self.by_node.get(node).is_some_and(|report| report.uids.contains(uid))
     }
 
+    /// Why the pod `uid` is not captured, if the agent of `node` said so, and that agent's version.
+    pub fn missed(&self, node: &str, uid: &str) -> Option<(&Missed, &str)> {
+        let report = self.by_node.get(node)?;
+        Some((report.missed.get(uid)?, &report.agent_version))
+    }
+
     /// Replaces what the agent of `node` said, unless it is known to have said something since;
     /// whether that changed anything.
     pub fn report(&mut self, node: &str, report: Report) -> bool {
         let Some(known) = self.by_node.get_mut(node) else {
-            let is_news = !report.uids.is_empty();
+            let is_news = !report.uids.is_empty() || !report.missed.is_empty();
             self.by_node.insert(node.to_owned(), report);
             return is_news;
         };
         if report.stamp < known.stamp {
             return false;
         }
-        let is_news = known.uids != report.uids;
+        let is_news = known.uids != report.uids || known.missed != report.missed;
         *known = report;
         is_news
     }
@@ -116,7 +167,7 @@ impl CapturesFile {
         let Some(bytes) = private_file::read(&self.path)? else { return Ok(Captures::default()) };
         let by_node: BTreeMap<String, BTreeSet<String>> = serde_json::from_slice(&bytes)
             .map_err(|error| PrivateFileError::content(&self.path, error))?;
-        let report = |uids| Report { stamp: Stamp::default(), uids };
+        let report = |uids| Report { uids, ..Report::default() };
         Ok(Captures {
             by_node: by_node.into_iter().map(|(node, uids)| (node, report(uids))).collect(),
         })

@@ -14,6 +14,7 @@ pub mod error;
 pub mod events;
 pub mod health;
 pub mod lease;
+pub mod notices;
 pub mod resource;
 pub mod review;
 pub mod route_status;

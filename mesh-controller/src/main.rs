@@ -141,6 +141,7 @@ fn settings(arguments: Serve) -> run::Settings {
         svid_lifetime: arguments.svid_lifetime,
         // A pod is called as its host is, unless it uses the host's network.
         name: std::env::var("POD_NAME").unwrap_or(name),
+        capture_patience: run::CAPTURE_PATIENCE,
     }
 }
 

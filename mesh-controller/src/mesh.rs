@@ -14,7 +14,7 @@ use mesh_common::{
 use tokio::sync::{Notify, watch};
 
 use crate::{
-    captured::{Captures, CapturesFile, Report},
+    captured::{Captures, CapturesFile, Missed, Report},
     compile::{ObjectStatus, Problem, compile, statuses},
     object::{Kind, Object, ObjectKey},
     private_file::{self, PrivateFileError},
@@ -80,6 +80,8 @@ pub struct Uncaptured {
     pub uid: Arc<str>,
     /// Its node.
     pub node: Option<Arc<str>>,
+    /// Why, and the version of the agent that says so; `None` where none did.
+    pub missed: Option<(Missed, String)>,
 }
 
 impl Mesh {
@@ -201,11 +203,15 @@ impl Mesh {
             files.write_statuses(&statuses, &mut published);
         }
         let uncaptured = compiled.resources.values().filter_map(|resource| match resource {
-            Resource::Workload(it) if it.enrolled && !it.captured => Some(Uncaptured {
-                name: it.name.clone(),
-                uid: it.uid.clone(),
-                node: it.node.clone(),
-            }),
+            Resource::Workload(it) if it.enrolled && !it.captured => {
+                let missed = it.node.as_ref().and_then(|node| captures.missed(node, &it.uid));
+                Some(Uncaptured {
+                    name: it.name.clone(),
+                    uid: it.uid.clone(),
+                    node: it.node.clone(),
+                    missed: missed.map(|(missed, version)| (missed.clone(), version.to_owned())),
+                })
+            }
             _ => None,
         });
         self.outcome.send_replace(Arc::new(Outcome {

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
-use mesh_common::model::NamespacedName;
+use mesh_common::model::{NamespacedName, RouteKind};
 
 mod endpoint_slice;
 mod fields;
@@ -148,6 +148,17 @@ impl Kind {
     /// Whether objects of this kind live in a namespace.
     pub fn is_namespaced(self) -> bool {
         !matches!(self, Self::Namespace | Self::Node | Self::MeshConfig)
+    }
+}
+
+impl From<RouteKind> for Kind {
+    fn from(kind: RouteKind) -> Self {
+        match kind {
+            RouteKind::Http => Self::HttpRoute,
+            RouteKind::Grpc => Self::GrpcRoute,
+            RouteKind::Tls => Self::TlsRoute,
+            RouteKind::Tcp => Self::TcpRoute,
+        }
     }
 }
 

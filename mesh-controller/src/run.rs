@@ -50,7 +50,12 @@ pub struct Settings {
     pub svid_lifetime: Duration,
     /// This controller among others: the name of its pod.
     pub name: String,
+    /// How long a pod may be in the mesh and not captured before an Event says so.
+    pub capture_patience: Duration,
 }
+
+/// A pod that is in the mesh is captured within seconds; after so long something is wrong.
+pub const CAPTURE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why a controller of a cluster ended.
 #[derive(Debug, thiserror::Error)]
@@ -140,7 +145,7 @@ impl Starting {
     /// Where the authority is of no use, or the address for agents is taken.
     pub async fn start(self) -> Result<Started, RunError> {
         let Self { settings, client, mesh, health, is_serving, .. } = self;
-        let Settings { listen, trust_domain, svid_lifetime, name, .. } = settings;
+        let Settings { listen, trust_domain, svid_lifetime, name, capture_patience, .. } = settings;
         let mut tasks = task::JoinSet::new();
         tasks.spawn(captures::follow(client.clone(), health.clone(), mesh.clone()));
         let (is_listed, mut listed) = watch::channel(false);
@@ -165,7 +170,7 @@ impl Starting {
         }
         let (leading, leads) = watch::channel(false);
         tasks.spawn(Election::new(client.clone(), name.clone()).run(health.clone(), leading));
-        let writer = Writer::new(client, name, health);
+        let writer = Writer::new(client, name, health, capture_patience);
         tasks.spawn(writer::run(writer, mesh.clone(), controller.clone(), leads));
         let listener = listen::listen(listen, Sharing::Alone)
             .map_err(|error| RunError::Listen(listen, error))?;

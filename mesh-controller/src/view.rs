@@ -132,6 +132,17 @@ impl Picture {
         picture
     }
 
+    /// The PeerPolicy that governs the workload `key`.
+    pub fn peer_policy(&self, key: &ResourceKey) -> Option<NamespacedName> {
+        let Some(v1::resource::Resource::Workload(workload)) =
+            &self.workloads.get(key)?.whole.wire.resource
+        else {
+            return None;
+        };
+        let policy = workload.admission.as_ref()?.peer_policy.as_ref()?;
+        Some(NamespacedName::new(&policy.namespace, &policy.name))
+    }
+
     fn add_owner(&mut self, key: &ResourceKey, addresses: &[IpAddr]) {
         for address in addresses {
             self.owners.entry(*address).or_default().push(key.clone());

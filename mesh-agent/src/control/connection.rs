@@ -2,7 +2,6 @@
 //! and comes back after every outage.
 
 use std::{
-    collections::BTreeSet,
     convert::Infallible,
     path::{Path, PathBuf},
     sync::Arc,
@@ -14,7 +13,7 @@ use mesh_common::api::v1::{self, controller_client::ControllerClient};
 use rustls::pki_types::CertificateDer;
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -24,7 +23,10 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
 
-use super::outage::{Outage, OutageLog};
+use super::{
+    enrolment::Captures,
+    outage::{Outage, OutageLog},
+};
 use crate::{
     backoff::Backoff,
     identity::{
@@ -54,6 +56,8 @@ const RETRY_CAP: Duration = Duration::from_secs(5);
 const RESPONSE_BYTES: usize = 64 << 20;
 /// How often addresses are looked for that nobody calls any more.
 const EXPIRY: Duration = Duration::from_secs(60);
+/// Why pods are not captured is for people: what changes in it is told this often at most.
+const REASONS: Duration = Duration::from_secs(5);
 /// Messages to the controller that may wait to be sent.
 const OUTGOING: usize = 16;
 
@@ -79,8 +83,8 @@ pub struct Connection {
     pub snapshot: Arc<Snapshot>,
     /// Where the state of the connection is shown.
     pub status: Arc<Status>,
-    /// The pods that are captured, once that is known.
-    pub captured: watch::Receiver<Option<BTreeSet<Arc<str>>>>,
+    /// The pods that are captured, and why others are not, once that is known.
+    pub captured: watch::Receiver<Option<Captures>>,
 }
 
 /// Has certificates signed by the controller, over the connection that is up.
@@ -143,8 +147,9 @@ impl Connection {
     ) -> Result<Infallible, Outage> {
         let mut client = self.connect().await?;
         let (outgoing, requests) = mpsc::channel(OUTGOING);
-        self.captured.mark_unchanged();
-        self.greet(&outgoing).await?;
+        let mut told = self.captured.borrow_and_update().clone();
+        self.greet(&outgoing, told.as_ref()).await?;
+        let mut reasons_at = Instant::now() + REASONS;
         let answer = timeout(PATIENCE, client.subscribe(ReceiverStream::new(requests)));
         let answer = answer.await.map_err(|_| no_answer())?;
         let mut incoming = answer.map_err(|status| Outage::of_call(&status))?.into_inner();
@@ -166,7 +171,21 @@ impl Connection {
                         });
                     }
                 }
-                Ok(()) = self.captured.changed() => self.report(&outgoing).await?,
+                Ok(()) = self.captured.changed() => {
+                    let is_urgent = {
+                        let captures = self.captured.borrow_and_update();
+                        let uids = |it: &Option<Captures>| it.as_ref().map(|it| it.captured.clone());
+                        uids(&captures) != uids(&told)
+                    };
+                    if is_urgent {
+                        told = self.report(&outgoing).await?;
+                        reasons_at = Instant::now() + REASONS;
+                    }
+                }
+                () = sleep_until(reasons_at), if *self.captured.borrow() != told => {
+                    told = self.report(&outgoing).await?;
+                    reasons_at = Instant::now() + REASONS;
+                }
                 () = self.snapshot.interest().changed() => self.ask(&outgoing).await?,
                 _ = expiry.tick() => self.snapshot.interest().expire(std::time::Instant::now()),
             }
@@ -197,21 +216,28 @@ impl Connection {
     }
 
     /// Says what is held and of interest, and which pods are captured if that is known.
-    async fn greet(&self, outgoing: &mpsc::Sender<v1::SubscribeRequest>) -> Result<(), Outage> {
+    async fn greet(
+        &self,
+        outgoing: &mpsc::Sender<v1::SubscribeRequest>,
+        captures: Option<&Captures>,
+    ) -> Result<(), Outage> {
         let hello = v1::Hello {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             resources: self.snapshot.versions(),
             interest: Some(self.snapshot.interest().hello()),
         };
         send(outgoing, v1::subscribe_request::Message::Hello(hello)).await?;
-        self.report(outgoing).await
+        report(outgoing, captures).await
     }
 
-    async fn report(&self, outgoing: &mpsc::Sender<v1::SubscribeRequest>) -> Result<(), Outage> {
-        let Some(captured) = self.captured.borrow().clone() else { return Ok(()) };
-        let workload_uids = captured.iter().map(ToString::to_string).collect();
-        let report = v1::CaptureReport { workload_uids };
-        send(outgoing, v1::subscribe_request::Message::Captures(report)).await
+    /// Reports what is known now, and returns that.
+    async fn report(
+        &self,
+        outgoing: &mpsc::Sender<v1::SubscribeRequest>,
+    ) -> Result<Option<Captures>, Outage> {
+        let captures = self.captured.borrow().clone();
+        report(outgoing, captures.as_ref()).await?;
+        Ok(captures)
     }
 
     async fn ask(&self, outgoing: &mpsc::Sender<v1::SubscribeRequest>) -> Result<(), Outage> {
@@ -312,6 +338,14 @@ async fn next(
         Ok(None) => Err(Outage::Ended("it is shutting down, or was".to_owned())),
         Err(status) => Err(Outage::of_call(&status)),
     }
+}
+
+async fn report(
+    outgoing: &mpsc::Sender<v1::SubscribeRequest>,
+    captures: Option<&Captures>,
+) -> Result<(), Outage> {
+    let Some(captures) = captures else { return Ok(()) };
+    send(outgoing, v1::subscribe_request::Message::Captures(captures.into())).await
 }
 
 async fn send(

@@ -19,10 +19,12 @@ use crate::{
     status::{Hook, Phase, PodState, Uncaptured},
 };
 
+mod captures;
 mod inspection;
 mod pressure;
 mod thread;
 
+pub use captures::{Captures, Missed};
 pub use thread::{EnrolmentThread, Reports};
 
 /// The first wait before a pod that could not be captured is tried again.
@@ -155,6 +157,20 @@ impl Enrolment {
     pub fn captured(&self) -> BTreeSet<Arc<str>> {
         let captured = self.pods.iter().filter(|(_, entry)| entry.is_captured());
         captured.map(|(uid, _)| Arc::clone(uid)).collect()
+    }
+
+    /// What the controller is told; `bypass_end` is when a pod's bypass ends.
+    pub fn captures(&self, bypass_end: impl Fn(&Workload) -> Option<u64>) -> Captures {
+        let uncaptured = self.pods.iter().filter_map(|(uid, entry)| {
+            let missed = match entry.phase() {
+                Phase::Waiting => Missed::Waiting(entry.reason()),
+                Phase::Failed => Missed::Failed(entry.reason()),
+                Phase::Bypassed => Missed::Bypassed(bypass_end(&entry.workload)?),
+                Phase::Captured | Phase::Draining => return None,
+            };
+            Some((Arc::clone(uid), missed))
+        });
+        Captures { captured: self.captured(), uncaptured: uncaptured.collect() }
     }
 
     /// The identities that are needed: of pods that are, or shall be, captured, or still drain.

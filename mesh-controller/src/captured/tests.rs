@@ -4,7 +4,7 @@ use super::*;
 
 fn report(stream: u64, uids: &[&str]) -> Report {
     let uids = uids.iter().map(|&uid| uid.to_owned()).collect();
-    Report { stamp: Stamp { stream, report: 0 }, uids }
+    Report { stamp: Stamp { stream, report: 0 }, uids, ..Report::default() }
 }
 
 #[test]

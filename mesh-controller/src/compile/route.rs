@@ -28,7 +28,8 @@ pub struct ParentStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ParentCondition {
-    /// `Accepted`, `ResolvedRefs` or `PartiallyInvalid`.
+    /// `Accepted`, `ResolvedRefs` or `PartiallyInvalid`; of writers into a cluster also
+    /// `nodemesh.dev/Programmed`.
     #[serde(rename = "type")]
     pub type_: &'static str,
     /// Whether it is so.

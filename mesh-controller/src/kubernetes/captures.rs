@@ -216,8 +216,16 @@ fn write(
     version: Option<String>,
 ) -> ConfigMap {
     let uids: Vec<&str> = report.uids.iter().map(String::as_str).collect();
-    let data =
-        [("node", node.to_owned()), ("stamp", report.stamp.to_string()), ("uids", uids.join("\n"))];
+    let mut data = BTreeMap::from([
+        ("node".to_owned(), node.to_owned()),
+        ("stamp".to_owned(), report.stamp.to_string()),
+        ("uids".to_owned(), uids.join("\n")),
+        ("agentVersion".to_owned(), report.agent_version.clone()),
+    ]);
+    // A map of texts and numbers is JSON, whatever they are.
+    if let (false, Ok(missed)) = (report.missed.is_empty(), serde_json::to_string(&report.missed)) {
+        data.insert("missed".to_owned(), missed);
+    }
     let owner = node_uid.map(|uid| OwnerReference {
         api_version: "v1".to_owned(),
         kind: "Node".to_owned(),
@@ -234,7 +242,7 @@ fn write(
             resource_version: version,
             ..ObjectMeta::default()
         },
-        data: Some(data.map(|(key, value)| (key.to_owned(), value)).into()),
+        data: Some(data),
         ..ConfigMap::default()
     }
 }
@@ -243,20 +251,40 @@ fn read(object: &ConfigMap) -> Option<(String, Report)> {
     let data = object.data.as_ref()?;
     let stamp = data.get("stamp")?.parse().ok()?;
     let uids = data.get("uids")?.lines().map(str::to_owned);
-    Some((data.get("node")?.clone(), Report::new(stamp, uids)))
+    // What an older controller did not write, or a newer one writes otherwise, is not known.
+    let missed = data.get("missed").and_then(|json| serde_json::from_str(json).ok());
+    let report = Report {
+        missed: missed.unwrap_or_default(),
+        agent_version: data.get("agentVersion").cloned().unwrap_or_default(),
+        ..Report::new(stamp, uids)
+    };
+    Some((data.get("node")?.clone(), report))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::captured::Stamp;
+    use crate::captured::{Missed, Stamp};
 
     #[test]
     fn what_is_written_is_read() {
-        let report = Report::new(Stamp::now().next(), ["u-1".to_owned(), "u-2".to_owned()]);
+        let missed = [
+            ("u-3".to_owned(), Missed::Failed("no \"such\" namespace\n".to_owned())),
+            ("u-4".to_owned(), Missed::Bypassed(1_800_000_000)),
+        ];
+        let report = Report {
+            missed: missed.into(),
+            agent_version: "0.1.0".to_owned(),
+            ..Report::new(Stamp::now().next(), ["u-1".to_owned(), "u-2".to_owned()])
+        };
         let object = write("node-1", Some("u".into()), &report, None);
         assert_eq!(object.metadata.name.as_deref(), Some("captures.node-1"));
-        assert_eq!(read(&object), Some(("node-1".to_owned(), report)));
+        assert_eq!(read(&object), Some(("node-1".to_owned(), report.clone())));
+        let mut of_before = object;
+        let data = of_before.data.get_or_insert_default();
+        data.retain(|key, _| ["node", "stamp", "uids"].contains(&&**key));
+        let known = Report::new(report.stamp, report.uids);
+        assert_eq!(read(&of_before), Some(("node-1".to_owned(), known)), "of an older controller");
         let nothing = Report::new(Stamp::now(), []);
         assert_eq!(read(&write("a", None, &nothing, None)), Some(("a".to_owned(), nothing)));
     }

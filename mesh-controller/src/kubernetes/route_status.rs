@@ -8,10 +8,30 @@ use crate::compile::{ParentCondition, ParentStatus};
 /// Whose entries are ours.
 pub const CONTROLLER: &str = "nodemesh.dev/controller";
 
+/// Whether agents have a route in use.
+pub const PROGRAMMED: &str = "nodemesh.dev/Programmed";
+
 /// The entries that a route carries now.
 pub fn parents(object: &Value) -> Vec<Value> {
     let parents = object.pointer("/status/parents").and_then(Value::as_array);
     parents.cloned().unwrap_or_default()
+}
+
+/// `parents` with a condition that says whether agents have the route in use, where they refused it
+/// for these reasons. The Gateway API has no such condition for routes, hence the prefix.
+pub fn programmed(parents: &[ParentStatus], refusals: &[(String, String)]) -> Vec<ParentStatus> {
+    let programmed = |parent: &ParentStatus| {
+        let is = |it: &ParentCondition| it.type_ == "Accepted" && it.status;
+        let (status, reason, message) = match (parent.conditions.iter().any(is), refusals) {
+            (false, _) => (false, "Invalid", "it is not in use: see Accepted".to_owned()),
+            (true, []) => (true, "Programmed", String::new()),
+            (true, refusals) => (false, "RefusedByAgents", super::status::refused(refusals)),
+        };
+        let mut parent = parent.clone();
+        parent.conditions.push(ParentCondition { type_: PROGRAMMED, status, reason, message });
+        parent
+    };
+    parents.iter().map(programmed).collect()
 }
 
 /// Whether an entry is ours.
@@ -125,6 +145,20 @@ mod tests {
         let reordered = [first[1].clone(), other("b"), other("a")];
         assert_eq!(merged(&reordered, &[wanted(None, true)], Some(3), "T2"), reordered);
         assert_eq!(merged(&reordered, &[], Some(3), "T2"), [other("b"), other("a")]);
+    }
+
+    #[test]
+    fn what_agents_refuse_is_not_programmed() {
+        let said = |is_accepted, refusals: &[(String, String)]| {
+            let parents = programmed(&[wanted(None, is_accepted)], refusals);
+            let condition = parents[0].conditions[1].clone();
+            assert_eq!((parents[0].conditions.len(), condition.type_), (2, PROGRAMMED));
+            (condition.status, condition.reason, condition.message)
+        };
+        assert_eq!(said(true, &[]), (true, "Programmed", String::new()));
+        let refused = said(true, &[("node-1".into(), "too long".into())]);
+        assert_eq!(refused, (false, "RefusedByAgents", "node node-1: too long".into()));
+        assert_eq!(said(false, &[]).1, "Invalid");
     }
 
     #[test]

@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 
 use super::{
     ApiError, FIELD_MANAGER, Resource, Verb,
-    route_status::{is_ours, merged, parents, patch},
+    notices::Refusals,
+    route_status::{is_ours, merged, parents, patch, programmed},
     writer::bounded,
 };
 use crate::{
@@ -111,31 +112,39 @@ impl RouteWriter {
     }
 
     /// Writes what differs from what is known to be there.
-    pub(super) async fn write(&mut self, statuses: &[ObjectStatus]) -> Result<(), ApiError> {
+    pub(super) async fn write(
+        &mut self,
+        statuses: &[ObjectStatus],
+        refusals: &Refusals,
+    ) -> Result<(), ApiError> {
         if !self.is_loaded {
             self.load().await?;
         }
         let of_routes = statuses.iter().filter(|status| !status.parents.is_empty());
-        let mut wanted: BTreeMap<ObjectKey, (&[ParentStatus], Option<i64>)> = of_routes
-            .filter_map(|it| Some((it.key()?, (&it.parents[..], it.observed_generation))))
+        let mut wanted: BTreeMap<ObjectKey, (Vec<ParentStatus>, Option<i64>)> = of_routes
+            .filter_map(|it| {
+                let key = it.key()?;
+                let parents = programmed(&it.parents, refusals.of(&key));
+                Some((key, (parents, it.observed_generation)))
+            })
             .collect();
         // What is no longer attached to a Service shall not say that it is.
         for key in self.known.keys() {
-            wanted.entry(key.clone()).or_insert((&[], None));
+            wanted.entry(key.clone()).or_insert((Vec::new(), None));
         }
         let mut result = Ok(());
         for (key, (ours, generation)) in wanted {
             if let Some(Known::Written(known, at)) = self.known.get(&key)
-                && (&known[..], *at) == (ours, generation)
+                && (known, *at) == (&ours, generation)
             {
                 continue;
             }
-            match self.write_one(&key, ours, generation).await {
+            match self.write_one(&key, &ours, generation).await {
                 Ok(()) if ours.is_empty() => {
                     self.known.remove(&key);
                 }
                 Ok(()) => {
-                    self.known.insert(key, Known::Written(ours.to_vec(), generation));
+                    self.known.insert(key, Known::Written(ours, generation));
                 }
                 // It comes up again soon.
                 Err(ApiError::Conflict { .. }) => {

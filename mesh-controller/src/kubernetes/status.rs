@@ -111,7 +111,7 @@ pub fn kinds() -> impl Iterator<Item = Kind> {
     Kind::ALL.into_iter().filter(|kind| kind.is_ours())
 }
 
-fn refused(refusals: &[(String, String)]) -> String {
+pub(super) fn refused(refusals: &[(String, String)]) -> String {
     let named = refusals.iter().take(NODES).map(|(node, reason)| format!("node {node}: {reason}"));
     let mut message = named.collect::<Vec<_>>().join("; ");
     if refusals.len() > NODES {

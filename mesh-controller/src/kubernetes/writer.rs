@@ -12,7 +12,6 @@ use kube::{
     api::{ListParams, Patch, PatchParams, PostParams},
     core::Request,
 };
-use mesh_common::model::{ResourceKey, ResourceKind, RouteKind};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -22,16 +21,16 @@ use super::{
     backoff::Backoff,
     events::{Events, Notice},
     health::Health,
+    notices::{Refusals, Waits, notices},
     routes::RouteWriter,
     status::{self, Difference},
 };
 use crate::{
-    compile::{ObjectStatus, Problem},
+    compile::ObjectStatus,
     crd::Status,
     mesh::{Mesh, Outcome},
-    object::{Kind, ObjectKey},
-    serve::{Controller, Refused},
-    source::{Place, Refusal},
+    object::ObjectKey,
+    serve::Controller,
     view::Picture,
 };
 
@@ -41,8 +40,6 @@ const SETTLE: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_secs(5);
 /// Numbers change with every pod; they are written this often at most.
 const NUMBERS: Duration = Duration::from_secs(10);
-/// A pod that is in the mesh is captured within seconds; after so long something is wrong.
-const CAPTURE: Duration = Duration::from_secs(60);
 /// How long one answer may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const PAGE: u32 = 500;
@@ -58,8 +55,7 @@ pub struct Writer {
     known: BTreeMap<ObjectKey, (Status, Instant)>,
     routes: RouteWriter,
     events: Events,
-    /// Since when pods are in the mesh and not captured, by uid.
-    uncaptured: BTreeMap<Arc<str>, Instant>,
+    uncaptured: Waits,
 }
 
 /// Writes whenever `leads` says so and something changed, for ever.
@@ -104,12 +100,13 @@ pub async fn run(
 }
 
 impl Writer {
-    /// A writer for the controller called `name`.
-    pub fn new(client: Client, name: String, health: Health) -> Self {
+    /// A writer for the controller called `name` that complains of a pod which is in the mesh and
+    /// for longer than `patience` not captured.
+    pub fn new(client: Client, name: String, health: Health, patience: Duration) -> Self {
         let events = Events::new(Instant::now());
-        let (known, uncaptured) = (BTreeMap::new(), BTreeMap::new());
+        let uncaptured = Waits::new(patience);
         let routes = RouteWriter::new(client.clone());
-        Self { client, name, health, known, routes, events, uncaptured }
+        Self { client, name, health, known: BTreeMap::new(), routes, events, uncaptured }
     }
 
     /// Reads what objects carry now: another controller may have written it.
@@ -165,12 +162,13 @@ impl Writer {
         // What a version was refused for is no news once there is another.
         let mut nacks = controller.nacks().all();
         nacks.retain(|(node, key), refused| picture.version(node, key) == Some(refused.version));
-        let statuses = self.write_statuses(&outcome.statuses, &nacks).await;
+        let refusals = Refusals::new(&nacks, picture);
+        let statuses = self.write_statuses(&outcome.statuses, &refusals).await;
         self.health.is_well(STATUS, statuses.as_ref().err());
-        let notices = notices(outcome, &nacks, &mut self.uncaptured);
+        let notices = notices(outcome, &nacks, &mut self.uncaptured, Instant::now());
         let events = self.write_events(notices).await;
         self.health.is_well(EVENTS, events.as_ref().err());
-        let routes = self.routes.write(&outcome.statuses).await;
+        let routes = self.routes.write(&outcome.statuses, &refusals).await;
         self.health.is_well(ROUTES, routes.as_ref().err());
         statuses.and(events).and(routes)
     }
@@ -178,14 +176,14 @@ impl Writer {
     async fn write_statuses(
         &mut self,
         statuses: &[ObjectStatus],
-        nacks: &BTreeMap<(String, ResourceKey), Refused>,
+        refusals: &Refusals,
     ) -> Result<(), ApiError> {
         let mut kept = BTreeSet::new();
         let mut result = Ok(());
         for object in statuses {
             let Some(key) = object.key().filter(|key| key.kind.is_ours()) else { continue };
             kept.insert(key.clone());
-            let wanted = status::wanted(object, &refusals_of(&key, nacks));
+            let wanted = status::wanted(object, refusals.of(&key));
             let (known, at) = match self.known.get(&key) {
                 Some((known, at)) => (known.clone(), Some(*at)),
                 None => (Status::default(), None),
@@ -281,77 +279,4 @@ pub(super) async fn bounded<T>(
         Ok(result) => result.map_err(|error| ApiError::new(verb, resource, &error)),
         Err(_) => Err(ApiError::away(verb, resource, "no answer in time")),
     }
-}
-
-/// The nodes whose agents refused what was made of an object, and why.
-fn refusals_of(
-    key: &ObjectKey,
-    nacks: &BTreeMap<(String, ResourceKey), Refused>,
-) -> Vec<(String, String)> {
-    if key.kind != Kind::AuthorizationPolicy {
-        return Vec::new();
-    }
-    let resource = ResourceKey { kind: ResourceKind::AuthorizationPolicy, name: key.name.clone() };
-    let of_key = nacks.iter().filter(|((_, refused), _)| *refused == resource);
-    of_key.map(|((node, _), refused)| (node.clone(), refused.reason.clone())).collect()
-}
-
-/// What holds now that an operator should know.
-fn notices(
-    outcome: &Outcome,
-    nacks: &BTreeMap<(String, ResourceKey), Refused>,
-    uncaptured: &mut BTreeMap<Arc<str>, Instant>,
-) -> BTreeSet<Notice> {
-    let uid_of = |object: &ObjectKey| outcome.objects.uid_of(object).unwrap_or_default();
-    let problem = |problem: &Problem| Notice {
-        object: problem.object.clone(),
-        uid: uid_of(&problem.object),
-        reason: problem.code.name(),
-        note: problem.reason.clone(),
-    };
-    let refusal = |refusal: &Refusal| match (&refusal.place, &refusal.object) {
-        (Place::Cluster { uid, .. }, Some(object)) => Some(Notice {
-            object: object.clone(),
-            uid: uid.clone(),
-            reason: "Refused",
-            note: refusal.reason.clone(),
-        }),
-        _ => None,
-    };
-    let mut notices: BTreeSet<_> = (outcome.problems.iter().map(problem))
-        .chain(outcome.objects.refusals.iter().filter_map(refusal))
-        .collect();
-    let uids: BTreeSet<&str> = outcome.uncaptured.iter().map(|pod| &*pod.uid).collect();
-    uncaptured.retain(|uid, _| uids.contains(&**uid));
-    for pod in &outcome.uncaptured {
-        let since = uncaptured.entry(pod.uid.clone()).or_insert_with(Instant::now);
-        if since.elapsed() < CAPTURE {
-            continue;
-        }
-        let node = pod.node.as_deref().unwrap_or("none");
-        let note = format!(
-            "labels put this pod in the mesh, but the agent of node {node} has not captured it for \
-             more than {} s: its traffic is plaintext; `nodemesh status` on that node says why",
-            CAPTURE.as_secs()
-        );
-        let object = ObjectKey { kind: Kind::Pod, name: pod.name.clone() };
-        let uid = outcome.objects.uid_of(&object).unwrap_or_else(|| pod.uid.clone());
-        notices.insert(Notice { object, uid, reason: "NotCaptured", note });
-    }
-    for ((node, key), refused) in nacks {
-        let kind = match key.kind {
-            ResourceKind::Workload => Kind::Pod,
-            ResourceKind::Service => Kind::Service,
-            ResourceKind::AuthorizationPolicy => continue,
-            ResourceKind::Route(RouteKind::Grpc) => Kind::GrpcRoute,
-            ResourceKind::Route(RouteKind::Http) => Kind::HttpRoute,
-            ResourceKind::Route(RouteKind::Tls) => Kind::TlsRoute,
-            ResourceKind::Route(RouteKind::Tcp) => Kind::TcpRoute,
-        };
-        let object = ObjectKey { kind, name: key.name.clone() };
-        let note = format!("the agent of node {node} refuses it: {}", refused.reason);
-        let uid = uid_of(&object);
-        notices.insert(Notice { object, uid, reason: "RefusedByAgent", note });
-    }
-    notices
 }

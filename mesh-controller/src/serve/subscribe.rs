@@ -86,7 +86,7 @@ async fn converse(
     let (interest, mut interests) = watch::channel(interest);
     let held = Held::from_hello(hello.resources);
     tokio::select! {
-        result = listen(shared, node, requests, &interest) => result,
+        result = listen(shared, node, requests, &interest, &hello.agent_version) => result,
         result = tell(node, &mut pictures, &mut interests, held, sender) => result,
     }
 }
@@ -97,6 +97,7 @@ async fn listen(
     node: &str,
     mut requests: Streaming<v1::SubscribeRequest>,
     interest: &watch::Sender<Interest>,
+    agent_version: &str,
 ) -> Result<(), Status> {
     use v1::subscribe_request::Message;
 
@@ -109,7 +110,7 @@ async fn listen(
                 }
             }
             Some(Message::Captures(report)) => {
-                let report = Report::new(stamp, report.workload_uids);
+                let report = Report::from_wire(stamp, agent_version, report);
                 stamp = stamp.next();
                 if let Some(ledger) = &shared.ledger {
                     ledger.save(node, &report).await;

@@ -172,7 +172,8 @@ fn message(message: v1::subscribe_request::Message) -> v1::SubscribeRequest {
 
 fn captures(uid: &str) -> v1::subscribe_request::Message {
     let workload_uids = vec![uid.to_owned()];
-    v1::subscribe_request::Message::Captures(v1::CaptureReport { workload_uids })
+    let report = v1::CaptureReport { workload_uids, ..Default::default() };
+    v1::subscribe_request::Message::Captures(report)
 }
 
 fn interest(number: u64, added: &[&str], removed: &[&str]) -> v1::Interest {

@@ -38,8 +38,7 @@ enum Target {
 /// An API server with nodemesh's namespace and the controller's account in it.
 pub struct Cluster {
     target: Target,
-    /// Holds the files of all of this.
-    _dir: TempDir,
+    dir: TempDir,
     /// Of the controller's account.
     account: PathBuf,
     /// What the names of this test's objects end with, on a cluster that others use, too.
@@ -79,7 +78,7 @@ impl Cluster {
             _ => String::new(),
         };
         let account = dir.path().join("controller.kubeconfig");
-        let this = Self { target, _dir: dir, account, suffix };
+        let this = Self { target, dir, account, suffix };
         let client = this.client().await;
         until("the API server", async || client.apiserver_version().await.ok()).await;
         this.add("v1", "Namespace", json!({"name": "nodemesh-system"}), json!({})).await;
@@ -182,6 +181,7 @@ impl Cluster {
             trust_domain: "cluster.local".parse().expect("a literal"),
             svid_lifetime: Duration::from_secs(3600),
             name: name.to_owned(),
+            capture_patience: Duration::from_secs(1),
         }
     }
 
@@ -208,6 +208,11 @@ impl Cluster {
         let request = serde_json::from_value(request).expect("a request");
         let answer = accounts.create_token_request(account, &PostParams::default(), &request).await;
         answer.expect("signed").status.and_then(|it| it.token).expect("a token")
+    }
+
+    /// A path for a file of this test.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 
     /// Has controllers that start from now on prove who they are with `user` of a kubeconfig.

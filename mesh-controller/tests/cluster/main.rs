@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::Api;
 use mesh_apiserver::{ApiServer, Failure};
 use mesh_controller::{
@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 
 use cluster::Cluster;
 
+mod agents;
 mod cluster;
 mod real;
 mod written;

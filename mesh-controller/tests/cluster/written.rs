@@ -1,7 +1,7 @@
 //! What is asked of the cluster and written into it: reviews of tokens, status, Events, captures.
 
 use k8s_openapi::{
-    api::{core::v1::Pod, events::v1::Event},
+    api::events::v1::Event,
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
@@ -17,7 +17,7 @@ use mesh_controller::{
 use super::*;
 
 /// A token as kubelet has it signed for a pod.
-async fn bound_token(cluster: &Cluster, account: &str, pod: &str) -> String {
+pub async fn bound_token(cluster: &Cluster, account: &str, pod: &str) -> String {
     let pods: Api<Pod> = Api::namespaced(cluster.client().await, "nodemesh-system");
     let uid = pods.get(pod).await.expect("there").metadata.uid.expect("a uid");
     let spec = json!({
@@ -144,22 +144,30 @@ fn route_definition(kind: &str, plural: &str, version: &str) -> Value {
     })
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_route_carries_our_word_beside_that_of_others() {
-    let cluster = Cluster::new().await;
+/// Defines kinds of routes; whether that could be done without touching others' definitions.
+pub async fn define_routes(cluster: &Cluster) -> bool {
     let definitions: Api<CustomResourceDefinition> = Api::all(cluster.client().await);
     let there = definitions.get_opt("httproutes.gateway.networking.k8s.io").await.expect("asked");
     if there.is_some() {
         eprintln!(
             "LEFT OUT: the cluster has definitions of the Gateway API, which stay as they are"
         );
-        return;
+        return false;
     }
     // TLSRoutes only in an old version.
     for (kind, plural, version) in
         [("HTTPRoute", "httproutes", "v1"), ("TLSRoute", "tlsroutes", "v1alpha2")]
     {
         cluster.put(route_definition(kind, plural, version)).await;
+    }
+    true
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_carries_our_word_beside_that_of_others() {
+    let cluster = Cluster::new().await;
+    if !define_routes(&cluster).await {
+        return;
     }
     let shop = &*cluster.add_namespace("shop", json!({})).await;
     let in_shop = |name: &str| json!({"name": name, "namespace": shop});

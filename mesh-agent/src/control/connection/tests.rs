@@ -18,7 +18,10 @@ use tonic::{
 };
 
 use super::*;
-use crate::identity::testing::{Ca, Hours};
+use crate::{
+    control::enrolment::Missed,
+    identity::testing::{Ca, Hours},
+};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const TOKEN: &str = "node-1.0123abcd";
@@ -108,7 +111,7 @@ struct World {
     at: SocketAddr,
     snapshot: Arc<Snapshot>,
     status: Arc<Status>,
-    captured: watch::Sender<Option<BTreeSet<Arc<str>>>>,
+    captured: watch::Sender<Option<Captures>>,
 }
 
 impl World {
@@ -159,8 +162,12 @@ impl World {
     }
 
     async fn captures(&mut self) -> Vec<String> {
+        self.report().await.workload_uids
+    }
+
+    async fn report(&mut self) -> v1::CaptureReport {
         match self.told().await {
-            v1::subscribe_request::Message::Captures(report) => report.workload_uids,
+            v1::subscribe_request::Message::Captures(report) => report,
             other => panic!("not a report: {other:?}"),
         }
     }
@@ -247,6 +254,10 @@ async fn applies_deltas_refuses_bad_ones_and_comes_back_with_what_it_holds() {
     timeout(DEADLINE, reconnected.changed()).await.expect("in time").expect("it lives");
 }
 
+fn captures(uids: &[&str]) -> Captures {
+    Captures { captured: uids.iter().map(|&uid| uid.into()).collect(), ..Captures::default() }
+}
+
 #[tokio::test]
 async fn reports_captures_once_they_are_known_and_whenever_they_change() {
     let mut world = World::new().await;
@@ -254,13 +265,43 @@ async fn reports_captures_once_they_are_known_and_whenever_they_change() {
     world.hello().await;
     world.controller.send(response(1, Vec::new(), true)).await;
     world.ack().await;
-    world.captured.send_replace(Some(BTreeSet::from(["u1".into()])));
+    world.captured.send_replace(Some(captures(&["u1"])));
     assert_eq!(world.captures().await, ["u1"]);
-    world.captured.send_replace(Some(BTreeSet::from(["u1".into(), "u2".into()])));
+    world.captured.send_replace(Some(captures(&["u1", "u2"])));
     assert_eq!(world.captures().await, ["u1", "u2"]);
     world.controller.hang_up();
     world.hello().await;
     assert_eq!(world.captures().await, ["u1", "u2"], "right after the hello");
+}
+
+#[tokio::test]
+async fn why_pods_are_not_captured_is_told_now_and_then() {
+    let mut world = World::new().await;
+    world.captured.send_replace(Some(captures(&["u1"])));
+    let _handles = world.connect();
+    world.hello().await;
+    assert_eq!(world.captures().await, ["u1"]);
+    let since = std::time::Instant::now();
+    for attempt in 0..100 {
+        let mut new = captures(&["u1"]);
+        new.uncaptured.insert("u2".into(), Missed::Failed(format!("attempt {attempt}")));
+        world.captured.send_replace(Some(new));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let report = world.report().await;
+    assert!(since.elapsed() >= Duration::from_secs(4), "one report of a hundred changes");
+    assert_eq!(report.uncaptured[0].reason, "attempt 99");
+    assert_eq!(report.uncaptured[0].state(), v1::uncaptured_pod::State::Failed);
+
+    let mut new = captures(&["u1", "u3"]);
+    new.uncaptured.insert("u2".into(), Missed::Bypassed(1_800_000_000));
+    world.captured.send_replace(Some(new));
+    let since = std::time::Instant::now();
+    let report = world.report().await;
+    assert!(since.elapsed() < Duration::from_secs(3), "callers wait for what is captured");
+    let uncaptured = &report.uncaptured[0];
+    assert_eq!(uncaptured.state(), v1::uncaptured_pod::State::Bypassed);
+    assert_eq!((&*uncaptured.workload_uid, uncaptured.until), ("u2", 1_800_000_000));
 }
 
 #[tokio::test]

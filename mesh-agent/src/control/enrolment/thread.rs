@@ -14,7 +14,7 @@ use std::{
 use mesh_common::{identity::SpiffeId, model::Workload};
 use tokio::sync::watch;
 
-use super::{Captor, Enrolment, inspection::Inspection};
+use super::{Captor, Captures, Enrolment, inspection::Inspection};
 use crate::{
     bypass::Bypasses, identity::Certificates, liveness::Pulse, snapshot::Snapshot, status::Status,
 };
@@ -27,9 +27,9 @@ const SHORTEST_SLEEP: Duration = Duration::from_millis(10);
 /// What enrolment tells the rest of the agent.
 #[derive(Clone, Debug)]
 pub struct Reports {
-    /// Uids of captured pods; `None` until every pod was tried once. A report that comes too early
+    /// Which pods are captured; `None` until every pod was tried once. A report that comes too early
     /// would tell callers to speak plaintext to pods that are about to be captured again.
-    pub captured: watch::Receiver<Option<BTreeSet<Arc<str>>>>,
+    pub captured: watch::Receiver<Option<Captures>>,
     /// Identities that need a certificate; `None` until there is a picture of the mesh.
     pub wanted: watch::Receiver<Option<BTreeSet<SpiffeId>>>,
 }
@@ -72,7 +72,7 @@ impl EnrolmentThread {
         self,
         mut captor: impl Captor,
         woken: &Receiver<()>,
-        captured: &watch::Sender<Option<BTreeSet<Arc<str>>>>,
+        captured: &watch::Sender<Option<Captures>>,
         wanted: &watch::Sender<Option<BTreeSet<SpiffeId>>>,
     ) {
         let mut enrolment = Enrolment::default();
@@ -93,7 +93,8 @@ impl EnrolmentThread {
                 enrolment.reconcile(now, &desired, certificate, bypassed, &mut captor);
                 publish(wanted, enrolment.identities());
                 if enrolment.is_tried() {
-                    publish(captured, enrolment.captured());
+                    let bypass_end = |pod: &Workload| self.bypasses.end_for(pod);
+                    publish(captured, enrolment.captures(bypass_end));
                 }
                 self.status.set_pods(enrolment.states(&captor), enrolment.is_tried());
             }
@@ -263,7 +264,7 @@ mod tests {
 
         let ca = Ca::new();
         certificates.install(ca.svid(WEB, Hours::CURRENT), vec![ca.der()]).expect("installed");
-        assert_eq!(next(&mut reports.captured).await, BTreeSet::from(["u1".into()]));
+        assert_eq!(next(&mut reports.captured).await.captured, BTreeSet::from(["u1".into()]));
         assert_eq!(*captor.captured.lock().expect("lock"), ["u1"]);
 
         assert!(pulse.last() > born, "it does not show that it turns");
