@@ -1,5 +1,7 @@
 //! A cluster's objects, compiled as the controller compiles them.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result};
 use mesh_common::{
     SYSTEM_NAMESPACE,
@@ -117,13 +119,26 @@ async fn listed(cluster: &Cluster, kind: Kind) -> Result<Vec<Value>> {
     Ok(Vec::new())
 }
 
+/// What each node's agent said last.
+async fn reports(cluster: &Cluster) -> Result<Vec<(String, Report)>> {
+    let maps = cluster.list(&format!("/api/v1/namespaces/{SYSTEM_NAMESPACE}/configmaps")).await?;
+    Ok(maps.iter().filter_map(report).collect())
+}
+
+/// The nodes of which an agent has said anything, wherever agents run today.
+///
+/// # Errors
+/// Where the cluster refuses, or is not reached.
+pub async fn nodes_with_agents(cluster: &Cluster) -> Result<BTreeSet<String>> {
+    Ok(reports(cluster).await?.into_iter().map(|(node, _)| node).collect())
+}
+
 /// What agents said that they captured; nothing where that may not be read.
 async fn captures(cluster: &Cluster) -> Captures {
-    let path = format!("/api/v1/namespaces/{SYSTEM_NAMESPACE}/configmaps");
     let mut captures = Captures::default();
-    match cluster.list(&path).await {
-        Ok(maps) => {
-            for (node, report) in maps.iter().filter_map(report) {
+    match reports(cluster).await {
+        Ok(reports) => {
+            for (node, report) in reports {
                 captures.report(&node, report);
             }
         }

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_are_those_where_agents_may_be() {
+    fn agents_run_where_their_selector_says() {
         let template =
             json!({ "spec": { "nodeSelector": { "kubernetes.io/os": "linux", "pool": "a" } } });
         let node = |system: &str, pool: &str| {

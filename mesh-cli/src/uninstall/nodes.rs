@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::job;
 use crate::{
     cluster::Cluster,
-    output,
+    output, picture,
     rollout::{self, Component},
 };
 
@@ -62,12 +62,11 @@ pub async fn clean(
     let seconds = deadline.saturating_duration_since(Instant::now()).as_secs().max(1);
     let mut problems = Vec::new();
     let mut waiting = BTreeMap::new();
+    // Where an agent was before the DaemonSet was made to leave that node out.
+    let known = picture::nodes_with_agents(cluster).await?;
     for node in cluster.list("/api/v1/nodes").await? {
-        let Some(node) =
-            node["metadata"]["name"].as_str().filter(|_| job::runs_on(template, &node))
-        else {
-            continue;
-        };
+        let has_agent = |name: &&str| known.contains(*name) || job::runs_on(template, &node);
+        let Some(node) = node["metadata"]["name"].as_str().filter(has_agent) else { continue };
         if others.iter().any(|it| it == node) {
             continue;
         }

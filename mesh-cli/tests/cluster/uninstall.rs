@@ -50,10 +50,11 @@ fn uninstall_names_the_node_whose_agent_does_not_end() {
 
 fn add_nodes(cluster: &Cluster, nodes: &[(&str, &str)]) {
     for (name, system) in nodes {
+        let labels = json!({ "kubernetes.io/os": system, "kubernetes.io/arch": "amd64" });
         let node = json!({
             "apiVersion": "v1",
             "kind": "Node",
-            "metadata": { "name": name },
+            "metadata": { "name": name, "labels": labels },
             "status": { "nodeInfo": { "operatingSystem": system } },
         });
         cluster.server.add(node).expect("a node");
@@ -88,12 +89,28 @@ fn play_jobs(kubernetes: &Kubernetes, fails: &'static str, hangs: &'static str) 
 fn uninstall_cleans_up_every_linux_node() {
     let cluster = Cluster::installed();
     add_nodes(&cluster, &[("node-1", "linux"), ("node-2", "linux"), ("win", "windows")]);
+    // One that the DaemonSet chooses no more, and whose agent said something while it did.
+    let left_out =
+        json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "left-out" } });
+    let said = json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": "captures.left-out",
+            "namespace": "nodemesh-system",
+            "labels": { "nodemesh.dev/captures": "true" },
+        },
+        "data": { "node": "left-out", "stamp": "17.2", "uids": "" },
+    });
+    for object in [left_out, said] {
+        cluster.server.add(object).expect("an object");
+    }
     let kubernetes = Kubernetes::of(&cluster);
     let played = play_jobs(&kubernetes, "", "");
     let ended = cluster.run(&["uninstall", "--timeout", "30"]);
     drop(played);
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    let clean = ["nodes: 2 to be cleaned up", "clean   node-1", "clean   node-2"];
+    let clean = ["nodes: 3 to be cleaned up", "clean   node-1", "clean   left-out"];
     assert!(clean.iter().all(|line| ended.out.contains(line)), "{ended:?}");
     let at = |line: &str| ended.out.find(line).unwrap_or_else(|| panic!("{line}: {ended:?}"));
     assert!(at("deleted DaemonSet") < at("clean   node-1"), "{ended:?}");

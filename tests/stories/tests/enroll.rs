@@ -117,12 +117,12 @@ fn enroll_says_what_the_labels_did_and_what_to_do() -> Result<()> {
     };
     let label = "kubectl label pod -n legacy client nodemesh.dev/mesh=enabled";
     fails(&["legacy/client", "--close-existing"], 1, label)?;
-    fails(&["shop/nobody"], 1, "no agent of this machine knows a pod shop/nobody")?;
-    fails(&["shop/web"], 1, "no agent of this machine knows a pod shop/web: look for it")?;
+    fails(&["shop/nobody"], 1, "no agent that was asked knows a pod shop/nobody")?;
+    fails(&["shop/web"], 1, "no agent that was asked knows a pod shop/web: look for it")?;
     // An agent knows the pods of other nodes that its own pods call.
     mesh.pod("shop/frontend").try_curl(&format!("http://{}:8080/", mesh.pod("shop/web").ipv4()))?;
     fails(&["shop/web"], 1, "shop/web is on node-2: run this command there")?;
-    fails(&["-n", "nowhere"], 1, "no agent of this machine knows a pod in namespace nowhere")?;
+    fails(&["-n", "nowhere"], 1, "no agent that was asked knows a pod in namespace nowhere")?;
     fails(&["frontend"], 2, "frontend: no namespace")?;
     fails(&[], 2, "required")?;
 
