@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use mesh_common::{listen::any, ports};
 
 use crate::{capture::PodNetns, departure::DaemonSet};
@@ -98,9 +98,9 @@ pub struct Config {
     /// Addresses and ports of Services without a ready endpoint that the kernel map has room for
     #[arg(long, value_name = "N", default_value_t = 65536, value_parser = at_least_one())]
     pub max_unserved: u32,
-    /// Read HTTP on its way to Services, and route it request by request; without, it is carried as
-    /// bytes. New: not tried with the Gateway API's conformance tests
-    #[arg(long)]
+    /// Whether to read HTTP on its way to Services, and route it request by request; with `false` it
+    /// is carried as bytes, and routes do nothing
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     pub http: bool,
     /// Flows to remember for `nodemesh flows`
     #[arg(long, value_name = "N", default_value_t = 4096)]

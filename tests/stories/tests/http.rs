@@ -21,7 +21,6 @@ const NEAR: &str = "10.96.0.82";
 
 fn http_shop(story: &str) -> MeshBuilder {
     shop(story)
-        .agent_flags(&["--http"])
         .pod("node-2", "shop/api")
         .pod("node-1", "shop/near")
         .service_with("shop/api", API, "http", 80, 8080)

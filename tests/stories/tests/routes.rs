@@ -36,7 +36,6 @@ const RULES: &str = "  - matches: [{ path: { type: PathPrefix, value: /near } }]
 
 fn routed(story: &str) -> Result<Mesh> {
     let mesh = shop(story)
-        .agent_flags(&["--http"])
         .pod("node-2", "shop/api")
         .pod("node-1", "shop/near")
         .service_with("shop/api", API, "http", 80, 8080)
