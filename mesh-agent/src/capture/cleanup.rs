@@ -5,6 +5,7 @@ use std::{io, path::Path};
 use super::{
     finder::PodNetns,
     pins::Pins,
+    procfs,
     record::{RecordError, Records},
     routing::{self, RoutingError},
     sysctl::{self, SysctlError},
@@ -63,6 +64,10 @@ pub fn cleanup(
     match Pins::new(bpffs, node).remove_all() {
         Ok(hooks) => cleaned.hooks = hooks,
         Err(error) => first = Some(error.into()),
+    }
+    // In a container of its own nobody has done that for it.
+    if let Err(error) = procfs::make_writable() {
+        tracing::warn!(%error, "/proc/sys is read-only, and cannot be mounted otherwise");
     }
     let records = Records::new(state_dir, node);
     for record in records.load()? {

@@ -195,10 +195,21 @@ impl Mesh {
 
     /// Removes every trace of a node's agent from the kernel, as `mesh-agent cleanup` does.
     pub fn clean_node(&self, node: &str) -> Result<Seen> {
-        let mut command_line = vec![path_text(&binaries::find("mesh-agent")?)];
-        command_line.push("cleanup".to_owned());
-        command_line.extend(self.node_flags(node));
-        self.node(node).place.run(&command_line)
+        self.node(node).place.run(&self.cleanup(node)?)
+    }
+
+    /// The same with /proc/sys as container runtimes mount it: read-only.
+    pub fn clean_node_as_a_container(&self, node: &str) -> Result<Seen> {
+        let lay_out = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && \
+                       exec \"$@\"";
+        let unshare = ["unshare", "--mount", "--propagation", "private", "sh", "-c", lay_out, "sh"];
+        let command_line = unshare.into_iter().map(str::to_owned).chain(self.cleanup(node)?);
+        self.node(node).place.run(&command_line.collect::<Vec<_>>())
+    }
+
+    fn cleanup(&self, node: &str) -> Result<Vec<String>> {
+        let command = [path_text(&binaries::find("mesh-agent")?), "cleanup".to_owned()];
+        Ok(command.into_iter().chain(self.node_flags(node)).collect())
     }
 
     /// Writes the join token of a node to the file that its agent reads.

@@ -26,9 +26,8 @@ fn cleanup_gives_pods_back_as_they_were_even_after_a_crash() -> Result<()> {
     // One agent ends in order, the other one crashes.
     mesh.agent("node-1").stop()?;
     mesh.agent("node-2").kill();
-    for node in ["node-1", "node-2"] {
-        mesh.clean_node(node)?.success()?;
-    }
+    mesh.clean_node("node-1")?.success()?;
+    mesh.clean_node_as_a_container("node-2")?.success()?;
     assert_eq!(differences(&before, &pods(&mesh)?), Vec::<String>::new());
     assert!(!mesh.layout().bpffs().exists() || mesh.layout().bpffs().read_dir()?.next().is_none());
     assert_eq!(kernel_links(&mesh)?, 0);

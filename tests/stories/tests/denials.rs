@@ -29,6 +29,8 @@ def call(place):
     except OSError as error: return 'then ' + os.strerror(error.errno)
 print('\\n'.join(call(address(sys.argv[1])) for _ in range(int(sys.argv[2]))))
 ";
+/// The name of a port that says it is no HTTP, whose denials are answers of status 403.
+const BYTES: &str = "tcp";
 /// What connect() says of what a policy does not allow.
 const EPERM: &str = "Operation not permitted";
 
@@ -102,7 +104,7 @@ fn is_told(mesh: &Mesh, callee: &str, security: &str) -> Result<()> {
 
 #[test]
 fn a_pod_of_another_node_is_denied_in_connect_until_a_second_after_its_policy() -> Result<()> {
-    let mesh = shop("denied-mtls").start()?;
+    let mesh = shop("denied-mtls").service_with("shop/web", WEB, BYTES, 80, 8080).start()?;
     let web = mesh.pod("shop/web");
     web.serve_http(8080, "hello")?;
     let places =
@@ -173,7 +175,7 @@ fn a_service_is_denied_in_connect_only_where_no_endpoint_lets_the_caller_in() ->
     for pod in endpoints {
         pod.serve_http(8080, "hello")?;
     }
-    let service = objects::service("shop/web", WEB, 80, 8080, &endpoints);
+    let service = objects::service_with("shop/web", WEB, BYTES, 80, 8080, &endpoints);
     mesh.objects().apply("service-shop-web.yaml", &service)?;
     mesh.objects().apply("deny.yaml", &deny("web"))?;
     let frontend = deny("frontend").replace("name: no-batch", "name: no-batch-here");
