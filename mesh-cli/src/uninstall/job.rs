@@ -55,11 +55,23 @@ pub fn template(agents: &Value) -> Value {
     json!({ "metadata": { "labels": labels() }, "spec": spec })
 }
 
+/// The pod of a Job that is there, for another one: without what Kubernetes has added, which is of
+/// that Job alone.
+pub fn again(job: &Value) -> Value {
+    let mut template = job["spec"]["template"].clone();
+    template["metadata"] = json!({ "labels": labels() });
+    template
+}
+
 /// The Job of `template` on `node`, which has so many seconds.
 pub fn on(template: &Value, node: &str, seconds: u64) -> Value {
     let mut template = template.clone();
-    // Not by the scheduler: a node that is cordoned is to be cleaned up as well.
+    // Not by the scheduler: a node that is cordoned is to be cleaned up as well, and one that the
+    // selector leaves out today.
     template["spec"]["nodeName"] = node.into();
+    if let Some(spec) = template["spec"].as_object_mut() {
+        spec.remove("nodeSelector");
+    }
     json!({
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -173,6 +185,18 @@ mod tests {
         });
         let expected = ["cleanup", "--state-dir=/s", "--node=$(N)", "--bpffs=/b=c"];
         assert_eq!(arguments(&agent), expected);
+    }
+
+    #[test]
+    fn another_job_is_made_of_one_that_is_there() {
+        let of_kubernetes = json!({ "controller-uid": "u", "job-name": "j" });
+        let spec = json!({ "nodeSelector": { "pool": "a" }, "containers": [{ "name": "c" }] });
+        let template = json!({ "metadata": { "labels": of_kubernetes }, "spec": spec });
+        let job = on(&again(&json!({ "spec": { "template": template } })), "node-1", 9);
+        let pod = &job["spec"]["template"];
+        assert_eq!(pod["metadata"], json!({ "labels": labels() }));
+        let expected = json!({ "nodeName": "node-1", "containers": [{ "name": "c" }] });
+        assert_eq!(pod["spec"], expected, "a kubelet refuses a pod that its node does not fit");
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub async fn template(cluster: &Cluster, manifest: &Value) -> anyhow::Result<Opt
         return Ok(Some(job::template(&agents)));
     }
     if let Some(earlier) = earlier(cluster).await?.first() {
-        return Ok(Some(earlier["spec"]["template"].clone()));
+        return Ok(Some(job::again(earlier)));
     }
     let controller = cluster.get(&Component::Controller.path()).await?;
     let Some(image) = controller.as_ref().and_then(rollout::image) else { return Ok(None) };
