@@ -3,7 +3,11 @@
 //! Every object is judged for itself. What is wrong with one shows as a [`Problem`] of that object
 //! and takes nothing from the others; the result does not depend on the order of arrival.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use mesh_common::{
     identity::TrustDomain,
@@ -19,6 +23,7 @@ use crate::{
 mod admission;
 mod authorization;
 mod enrolment;
+mod ports;
 mod route;
 mod service;
 mod status;
@@ -66,6 +71,8 @@ pub struct Compiled {
     pub nodes: BTreeSet<String>,
     /// What is wrong, sorted by object.
     pub problems: Vec<Problem>,
+    /// What is odd and may be meant, as the status of the object says; sorted by object.
+    pub notes: Vec<Problem>,
     /// What became of each route that wants to be attached to a Service.
     pub routes: BTreeMap<ObjectKey, Vec<ParentStatus>>,
 }
@@ -95,6 +102,8 @@ pub fn compile(index: &Index<'_>, captures: &Captures, trust_domain: &TrustDomai
         }
     }
     authorization::unknown_accounts(index, &mut problems);
+    ports::target_names(index, &mut problems);
+    let notes = ports::notes(index, &workloads);
     let (routes, route_statuses) = route::routes(index, &mut problems);
     let policies = index.policies.values().map(|policy| policy.compiled.clone());
     let resources = (workloads.into_iter().map(Resource::Workload))
@@ -106,6 +115,7 @@ pub fn compile(index: &Index<'_>, captures: &Captures, trust_domain: &TrustDomai
         resources: resources.map(|resource| (resource.key(), resource)).collect(),
         nodes: index.nodes.keys().map(|&name| name.to_owned()).collect(),
         problems: problems.list,
+        notes,
         routes: route_statuses,
     }
 }
@@ -131,7 +141,8 @@ impl Problems {
 #[derive(Default)]
 struct Memberships {
     of_pods: BTreeMap<NamespacedName, Vec<Membership>>,
-    others: BTreeMap<NamespacedName, service::OtherEndpoint>,
+    /// By namespace and address.
+    others: BTreeMap<(Arc<str>, IpAddr), service::OtherEndpoint>,
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use mesh_common::model::NamespacedName;
 
 use crate::object::{
     EndpointSlice, MeshConfig, Namespace, Node, Object, ObjectKey, PeerPolicy, Pod, Policy, Route,
-    Service,
+    RuntimeClass, Service,
 };
 
 /// Every object in use. Iteration is in the order of names, so what is compiled from it does not
@@ -28,6 +28,8 @@ pub struct Index<'o> {
     pub accounts: BTreeSet<&'o NamespacedName>,
     /// EndpointSlices.
     pub slices: BTreeMap<&'o NamespacedName, &'o EndpointSlice>,
+    /// RuntimeClasses by name.
+    pub runtime_classes: BTreeMap<&'o str, &'o RuntimeClass>,
     /// AuthorizationPolicies.
     pub policies: BTreeMap<&'o NamespacedName, &'o Policy>,
     /// PeerPolicies.
@@ -60,6 +62,9 @@ impl<'o> FromIterator<&'o Arc<Object>> for Index<'o> {
                 }
                 Object::EndpointSlice(it) => {
                     index.slices.insert(&it.name, it);
+                }
+                Object::RuntimeClass(it) => {
+                    index.runtime_classes.insert(&it.name, it);
                 }
                 Object::AuthorizationPolicy(it) => {
                     index.policies.insert(&it.compiled.name, it);

@@ -52,6 +52,8 @@ pub enum Kind {
     ServiceAccount,
     /// `discovery.k8s.io/v1` EndpointSlice.
     EndpointSlice,
+    /// `node.k8s.io/v1` RuntimeClass.
+    RuntimeClass,
     /// `nodemesh.dev/v1alpha1` AuthorizationPolicy.
     AuthorizationPolicy,
     /// `nodemesh.dev/v1alpha1` PeerPolicy.
@@ -70,13 +72,14 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,
         Self::Service,
         Self::ServiceAccount,
         Self::EndpointSlice,
+        Self::RuntimeClass,
         Self::AuthorizationPolicy,
         Self::PeerPolicy,
         Self::MeshConfig,
@@ -95,6 +98,7 @@ impl Kind {
             Self::Service => "Service",
             Self::ServiceAccount => "ServiceAccount",
             Self::EndpointSlice => "EndpointSlice",
+            Self::RuntimeClass => "RuntimeClass",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::PeerPolicy => "PeerPolicy",
             Self::MeshConfig => "MeshConfig",
@@ -117,6 +121,7 @@ impl Kind {
                 &["v1"]
             }
             Self::EndpointSlice => &["discovery.k8s.io/v1"],
+            Self::RuntimeClass => &["node.k8s.io/v1"],
             Self::AuthorizationPolicy | Self::PeerPolicy | Self::MeshConfig => {
                 &[mesh_common::API_VERSION]
             }
@@ -147,7 +152,7 @@ impl Kind {
 
     /// Whether objects of this kind live in a namespace.
     pub fn is_namespaced(self) -> bool {
-        !matches!(self, Self::Namespace | Self::Node | Self::MeshConfig)
+        !matches!(self, Self::Namespace | Self::Node | Self::RuntimeClass | Self::MeshConfig)
     }
 }
 
@@ -198,6 +203,8 @@ pub enum Object {
     ServiceAccount(ServiceAccount),
     /// An EndpointSlice.
     EndpointSlice(EndpointSlice),
+    /// A RuntimeClass.
+    RuntimeClass(RuntimeClass),
     /// An AuthorizationPolicy.
     AuthorizationPolicy(Policy),
     /// A PeerPolicy.
@@ -218,6 +225,7 @@ impl Object {
             Self::Service(it) => (Kind::Service, it.name.clone()),
             Self::ServiceAccount(it) => (Kind::ServiceAccount, it.name.clone()),
             Self::EndpointSlice(it) => (Kind::EndpointSlice, it.name.clone()),
+            Self::RuntimeClass(it) => (Kind::RuntimeClass, NamespacedName::new("", &it.name)),
             Self::AuthorizationPolicy(it) => (Kind::AuthorizationPolicy, it.compiled.name.clone()),
             Self::PeerPolicy(it) => (Kind::PeerPolicy, it.name.clone()),
             Self::MeshConfig(_) => (Kind::MeshConfig, MeshConfig::name()),
@@ -241,6 +249,15 @@ pub struct Namespace {
 pub struct Node {
     /// Its name.
     pub name: Arc<str>,
+}
+
+/// A RuntimeClass: what runs the pods that name it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RuntimeClass {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The node's runtime, as its container manager calls it.
+    pub handler: Box<str>,
 }
 
 /// A ServiceAccount: that it exists.
@@ -272,6 +289,15 @@ impl TryFrom<k8s_openapi::api::core::v1::Node> for Node {
 
     fn try_from(object: k8s_openapi::api::core::v1::Node) -> Result<Self, FieldError> {
         Ok(Self { name: fields::name(&object.metadata)?.into() })
+    }
+}
+
+impl TryFrom<k8s_openapi::api::node::v1::RuntimeClass> for RuntimeClass {
+    type Error = FieldError;
+
+    fn try_from(object: k8s_openapi::api::node::v1::RuntimeClass) -> Result<Self, FieldError> {
+        let name = fields::name(&object.metadata)?;
+        Ok(Self { name: name.into(), handler: object.handler.into() })
     }
 }
 

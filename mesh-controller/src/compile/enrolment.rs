@@ -7,8 +7,16 @@ use mesh_common::{MESH_LABEL, SYSTEM_NAMESPACE, model::NamespacedName};
 use super::Problems;
 use crate::{
     index::Index,
-    object::{Kind, Labels, Pod},
+    object::{Kind, Labels, Obstacle, Pod},
 };
+
+/// Why a pod cannot be in the mesh, if it cannot.
+fn obstacle(index: &Index<'_>, pod: &Pod) -> Option<Obstacle> {
+    let class = pod.runtime_class.as_deref();
+    let of_class =
+        || class.and_then(|it| Obstacle::of_class(it, index.runtime_classes.get(it).copied()));
+    pod.obstacle.or_else(of_class)
+}
 
 /// Kubernetes' own pods: a mesh that captured them could not be repaired by them.
 const KUBERNETES_NAMESPACE: &str = "kube-system";
@@ -51,7 +59,7 @@ pub(super) fn enrolled<'o>(
             if own == Ok(Some(true)) {
                 problems.not_enrolled(name, HOST_NETWORK.into());
             }
-        } else if let Some(obstacle) = &pod.obstacle {
+        } else if let Some(obstacle) = obstacle(index, pod) {
             problems.not_enrolled(name, format!("is not in the mesh: {obstacle}"));
         } else {
             enrolled.insert(name);

@@ -12,7 +12,7 @@ use crate::{
 
 /// An endpoint that is no pod.
 pub(super) struct OtherEndpoint {
-    pub address: IpAddr,
+    pub name: NamespacedName,
     pub node: Option<Arc<str>>,
     pub memberships: Vec<Membership>,
 }
@@ -88,9 +88,10 @@ pub(super) fn memberships(
                     add(memberships.of_pods.entry(pod.clone()).or_default(), membership);
                 }
                 Ok(None) => {
-                    let name = other_name(slice, endpoint);
-                    let other = memberships.others.entry(name).or_insert_with(|| OtherEndpoint {
-                        address: endpoint.address,
+                    // While slices are split or merged, two have it for a moment.
+                    let key = (slice.name.namespace.clone(), endpoint.address);
+                    let other = memberships.others.entry(key).or_insert_with(|| OtherEndpoint {
+                        name: other_name(slice, endpoint),
                         node: endpoint.node.clone(),
                         memberships: Vec::new(),
                     });

@@ -79,6 +79,11 @@ pub fn statuses(objects: &Objects, compiled: &Compiled) -> Vec<ObjectStatus> {
             status.message.clone_from(&problem.reason);
         }
     }
+    for note in &compiled.notes {
+        if let Some(status) = statuses.get_mut(&note.object).filter(|it| it.message.is_empty()) {
+            status.message.clone_from(&note.reason);
+        }
+    }
     for refusal in &objects.refusals {
         let key = refusal.object.as_ref().filter(|key| key.kind.is_ours() || key.kind.is_route());
         let Some(key) = key else { continue };

@@ -365,6 +365,63 @@ fn slices_put_pods_and_others_behind_services() {
 }
 
 #[test]
+fn the_runtime_class_of_a_pod_decides_by_its_handler() {
+    let class = |name: &str, handler: &str| {
+        format!(
+            "\n---\napiVersion: node.k8s.io/v1\nkind: RuntimeClass\nmetadata: {{name: {name}}}\n\
+             handler: {handler}\n"
+        )
+    };
+    let yaml = [
+        NAMESPACES.to_owned(),
+        class("secure", "runsc"),
+        class("kata-like", "runc"),
+        pod("shop/in-a-sandbox", "10.0.0.1", "spec runtimeClassName: secure"),
+        pod("shop/by-name-alone", "10.0.0.2", "spec runtimeClassName: kata-qemu"),
+        pod("shop/not", "10.0.0.3", "spec runtimeClassName: kata-like"),
+    ]
+    .concat();
+    let compiled = compiled(&yaml);
+    let enrolled = |name: &str| compiled.workload(name).is_some_and(|it| it.enrolled);
+    assert!(!enrolled("shop/in-a-sandbox") && !enrolled("shop/by-name-alone"));
+    assert!(enrolled("shop/not"));
+    let problems = compiled.problems();
+    assert!(
+        problems[1].starts_with("Pod shop/in-a-sandbox: is not in the mesh: it runs in gVisor")
+    );
+    assert_eq!(problems.len(), 2, "{problems:?}");
+}
+
+#[test]
+fn an_endpoint_in_two_slices_is_there_once() {
+    let endpoints = |ready: bool| {
+        format!(
+            "{{addresses: [10.0.0.1], conditions: {{ready: {ready}}}, targetRef: {{kind: Pod, name: web-0}}}}, \
+             {{addresses: [192.0.2.1], conditions: {{ready: {ready}}}}}"
+        )
+    };
+    let yaml = [
+        pod("shop/web-0", "10.0.0.1", ""),
+        service("shop/web", "clusterIP: 10.96.0.1, ports: [{port: 80}]"),
+        slice("shop/web-x", "web", "{port: 8080}", &endpoints(false)),
+        slice("shop/web-y", "web", "{port: 8080}", &endpoints(true)),
+    ]
+    .concat();
+    let compiled = compiled(&yaml);
+    let workloads = compiled.resources.values().filter_map(|it| match it {
+        Resource::Workload(workload) => Some((workload.name.to_string(), &workload.memberships)),
+        _ => None,
+    });
+    let shown: Vec<_> = workloads
+        .map(|(name, memberships)| (name, memberships.len(), memberships[0].ready))
+        .collect();
+    assert_eq!(
+        shown,
+        [("shop/web-0".to_owned(), 1, true), ("shop/web-x/192.0.2.1".to_owned(), 1, true)]
+    );
+}
+
+#[test]
 fn stale_endpoints_never_lead_to_another_pod() {
     let yaml = [
         pod("shop/new", "10.0.0.1", ""),
@@ -519,6 +576,75 @@ fn a_policy_for_a_service_is_for_the_pods_behind_it() {
     assert_eq!(policies("b"), []);
     let reasons: Vec<_> = compiled.problems.iter().map(|it| it.reason.as_str()).collect();
     assert_eq!(reasons, ["Service shop/lost does not exist, so it is for no pod"]);
+}
+
+#[test]
+fn a_name_that_no_pod_calls_a_port_by_is_a_problem_of_the_service() {
+    let pods = |name: &str| {
+        format!(
+            "\n---\napiVersion: v1\nkind: Pod\nmetadata: {{name: a, namespace: shop, labels: {{app: \
+             a}}}}\nspec: {{containers: [{{name: a, ports: [{{name: {name}, containerPort: 8080}}]}}]}}\n\
+             status: {{podIP: 10.0.0.1}}\n"
+        )
+    };
+    let to = |selector: &str| {
+        let ports =
+            "ports: [{name: a, port: 80, targetPort: web}, {name: b, port: 81, targetPort: 9}]";
+        service("shop/web", &format!("clusterIP: 10.96.0.1, selector: {selector}, {ports}"))
+    };
+    let reasons = |yaml: &str| {
+        let compiled = compiled_with(yaml, &Captures::default());
+        compiled.problems.into_iter().map(|it| it.reason).collect::<Vec<_>>()
+    };
+    assert_eq!(reasons(&(pods("web") + &to("{app: a}"))), [] as [&str; 0]);
+    assert_eq!(reasons(&(pods("other") + &to("{app: b}"))), [] as [&str; 0], "no pods yet");
+    assert_eq!(
+        reasons(&(pods("other") + &to("{app: a}"))),
+        [
+            "port 80 leads to the targetPort `web`, a name that no container port of its 1 pods has: \
+          nothing is behind it"
+        ]
+    );
+}
+
+#[test]
+fn ports_that_no_pod_declares_are_noted_on_the_policy() {
+    let declares = |ports: &str| {
+        format!(
+            "\n---\napiVersion: v1\nkind: Pod\nmetadata: {{name: a, namespace: shop, labels: {{app: \
+             a}}}}\nspec: {{containers: [{{name: a, ports: [{ports}]}}]}}\nstatus: {{podIP: 10.0.0.1}}\n"
+        )
+    };
+    let policies = policy("shop/one", "rules: [{to: [{ports: [8080, 8081]}]}]")
+        + &policy(
+            "shop/elsewhere",
+            "selector: {matchLabels: {app: b}}, rules: [{to: [{ports: [1]}]}]",
+        )
+        + &ours(
+            "PeerPolicy",
+            "shop/peers",
+            "mode: STRICT, ports: [{port: 9090, mode: PERMISSIVE}]",
+        );
+    let notes = |pod: &str| {
+        let yaml = NAMESPACES.to_owned() + pod + &policies;
+        let compiled = compiled_with(&yaml, &Captures::default());
+        assert_eq!(compiled.problems, []);
+        let note = |it: &Problem| format!("{}: {}", it.object, it.reason);
+        compiled.notes.iter().map(note).collect::<Vec<_>>()
+    };
+    let end = "if that is meant, there is nothing to do";
+    assert_eq!(
+        notes(&declares("{containerPort: 8080}")),
+        [
+            format!(
+                "AuthorizationPolicy shop/one: no pod that it is for declares port 8081; {end}"
+            ),
+            format!("PeerPolicy shop/peers: no pod that it is for declares port 9090; {end}"),
+        ]
+    );
+    assert_eq!(notes(&declares("")), [] as [&str; 0], "declaring is optional");
+    let all = "{containerPort: 8080}, {containerPort: 8081}, {containerPort: 9090}";
+    assert_eq!(notes(&declares(all)), [] as [&str; 0]);
 }
 
 #[test]

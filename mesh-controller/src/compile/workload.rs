@@ -124,11 +124,11 @@ pub(super) fn workloads(inputs: Inputs<'_, '_>) -> Vec<Workload> {
             memberships,
         });
     }
-    workloads.extend(memberships.others.into_iter().map(|(name, endpoint)| Workload {
-        uid: Arc::from(name.to_string()),
-        name,
+    workloads.extend(memberships.others.into_iter().map(|((_, address), endpoint)| Workload {
+        uid: Arc::from(endpoint.name.to_string()),
+        name: endpoint.name,
         node: endpoint.node,
-        addresses: vec![endpoint.address],
+        addresses: vec![address],
         identity: None,
         enrolled: false,
         captured: false,

@@ -38,7 +38,7 @@ fn view(versions: &[u8]) -> View {
     };
     let resources = resources.map(resource).map(|resource| (resource.key(), resource)).collect();
     let nodes = BTreeSet::from(["node".to_owned()]);
-    Picture::new(&Compiled { resources, nodes, problems: Vec::new(), routes: Default::default() })
+    Picture::new(&Compiled { resources, nodes, problems: Vec::new(), ..Compiled::default() })
         .view("node", &Scope::Whole)
 }
 

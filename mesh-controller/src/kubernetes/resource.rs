@@ -37,6 +37,7 @@ impl Resource {
             Kind::Service => "services",
             Kind::ServiceAccount => "serviceaccounts",
             Kind::EndpointSlice => "endpointslices",
+            Kind::RuntimeClass => "runtimeclasses",
             Kind::AuthorizationPolicy => "authorizationpolicies",
             Kind::PeerPolicy => "peerpolicies",
             Kind::MeshConfig => "meshconfigs",

@@ -1,7 +1,8 @@
-//! Why a pod cannot be in the mesh, as far as the pod itself shows.
+//! Why a pod cannot be in the mesh, as the pod itself and its RuntimeClass show.
 
 use std::fmt;
 
+use super::RuntimeClass;
 use k8s_openapi::{api::core::v1::PodSpec, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 
 /// Istio's injector writes what it added.
@@ -9,9 +10,14 @@ const ISTIO_STATUS: &str = "sidecar.istio.io/status";
 /// Istio's CNI agent writes that a pod is in its ambient mesh, and removes it when it no longer is.
 const ISTIO_AMBIENT: &str = "ambient.istio.io/redirection";
 /// Sidecars by the name of their container. As native sidecars they are initContainers.
-const SIDECARS: [(&str, &str); 2] = [("istio-proxy", "Istio"), ("linkerd-proxy", "Linkerd")];
-/// RuntimeClasses of sandboxes with a network stack of their own, by how their names begin, as the
-/// projects' own instructions call them. What they are called elsewhere nobody can know.
+const SIDECARS: [(&str, &str); 4] = [
+    ("consul-dataplane", "Consul"),
+    ("istio-proxy", "Istio"),
+    ("kuma-sidecar", "Kuma"),
+    ("linkerd-proxy", "Linkerd"),
+];
+/// Sandboxes with a network stack of their own, by what the names of their handlers contain, as the
+/// projects' own instructions call them, and containerd's and CRI-O's.
 const SANDBOXES: [(&str, &str); 3] = [("gvisor", "gVisor"), ("runsc", "gVisor"), ("kata", "Kata")];
 
 /// Why a pod cannot be in the mesh.
@@ -43,8 +49,16 @@ impl Obstacle {
         if annotation(ISTIO_AMBIENT) == Some("enabled") {
             return Some(Self::Ambient);
         }
-        let class = spec.runtime_class_name.as_deref().unwrap_or_default();
-        let sandbox = SANDBOXES.iter().find(|(prefix, _)| class.starts_with(prefix));
+        None
+    }
+
+    /// What keeps a pod of the RuntimeClass `name` out, if anything. Its handler says what runs it;
+    /// where the class is not known, as in a folder, its name is all there is.
+    pub fn of_class(name: &str, known: Option<&RuntimeClass>) -> Option<Self> {
+        let sandbox = SANDBOXES.iter().find(|(part, _)| match known {
+            Some(known) => known.handler.contains(part),
+            None => name.starts_with(part),
+        });
         sandbox.map(|(_, name)| Self::Sandbox(name))
     }
 }
@@ -105,9 +119,21 @@ mod tests {
         assert_eq!(of_annotation(ISTIO_STATUS, "{}"), Some(Obstacle::Sidecar("Istio")));
         assert_eq!(of_annotation(ISTIO_AMBIENT, "enabled"), Some(Obstacle::Ambient));
         assert_eq!(of_annotation(ISTIO_AMBIENT, "disabled"), None);
-        let class = |name: &str| of_spec(json!({"containers": [app], "runtimeClassName": name}));
-        assert_eq!(class("kata-qemu"), Some(Obstacle::Sandbox("Kata")));
-        assert_eq!(class("gvisor"), Some(Obstacle::Sandbox("gVisor")));
-        assert_eq!(class("runc"), None);
+    }
+
+    #[test]
+    fn the_handler_of_a_class_tells_a_sandbox() {
+        let class = |name: &str, handler: Option<&str>| {
+            let known = handler.map(|it| RuntimeClass { name: name.into(), handler: it.into() });
+            Obstacle::of_class(name, known.as_ref())
+        };
+        let (gvisor, kata) = (Some(Obstacle::Sandbox("gVisor")), Some(Obstacle::Sandbox("Kata")));
+        assert_eq!(class("secure", Some("runsc")), gvisor);
+        assert_eq!(class("secure", Some("io.containerd.kata-qemu.v2")), kata);
+        assert_eq!(class("secure", Some("runc")), None);
+        assert_eq!(class("kata-like", Some("runc")), None, "its name is no reason");
+        assert_eq!(class("kata-qemu", None), kata, "all that is known");
+        assert_eq!(class("gvisor", None), gvisor);
+        assert_eq!(class("secure", None), None);
     }
 }

@@ -70,6 +70,10 @@ pub(crate) struct PeerPolicySpec {
     /// Ports of the pod where another mode holds.
     #[schemars(length(max = limits::PORTS))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["port"]))]
+    #[schemars(extend("x-kubernetes-validations" = [{
+        "rule": "self.all(one, self.filter(other, other.port == one.port).size() == 1)",
+        "message": "a port is there twice",
+    }]))]
     ports: Option<Vec<PortField>>,
 }
 

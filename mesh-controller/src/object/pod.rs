@@ -30,14 +30,27 @@ pub struct Pod {
     pub host_network: bool,
     /// Ports that its probes and lifecycle hooks name, sorted.
     pub probe_ports: Vec<u16>,
+    /// The TCP ports that its containers declare.
+    pub ports: Vec<ContainerPort>,
     /// Whether it has run to its end, so that its address may be another's by now.
     pub finished: bool,
     /// Whether something else than an agent of ours says that it takes HBONE on port 15008.
     pub speaks_hbone: bool,
     /// Whether it is being deleted: another pod with its address has it.
     pub deleting: bool,
-    /// Why it cannot be in the mesh, where it cannot.
+    /// Why it cannot be in the mesh, where it shows that itself.
     pub obstacle: Option<Obstacle>,
+    /// The RuntimeClass that it names, which decides over that, too.
+    pub runtime_class: Option<Box<str>>,
+}
+
+/// A port that a container declares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerPort {
+    /// Its number.
+    pub number: u16,
+    /// What Services may call it.
+    pub name: Option<Box<str>>,
 }
 
 /// What Istio's CNI plugin writes on a pod whose traffic it has led to the node's ztunnel.
@@ -54,6 +67,7 @@ impl TryFrom<v1::Pod> for Pod {
         let spec = pod.spec.unwrap_or_default();
         let status = pod.status.unwrap_or_default();
         let probe_ports = probes::ports(&spec);
+        let ports = container_ports(&spec);
         let obstacle = Obstacle::of(&pod.metadata, &spec);
         let account = spec.service_account_name.filter(|account| !account.is_empty());
         let account = account.as_deref().unwrap_or("default");
@@ -75,6 +89,7 @@ impl TryFrom<v1::Pod> for Pod {
             node_uid: manifest_hash(&annotations).map_or_else(|| uid.clone(), Into::into),
             speaks_hbone: has(&annotations, AMBIENT_REDIRECTION) || has(&labels, TUNNEL),
             obstacle,
+            runtime_class: spec.runtime_class_name.filter(|it| !it.is_empty()).map(Into::into),
             deleting: pod.metadata.deletion_timestamp.is_some(),
             uid,
             name,
@@ -85,9 +100,22 @@ impl TryFrom<v1::Pod> for Pod {
             addresses: pod_addresses(status.pod_ip.as_deref(), status.pod_ips.as_deref())?,
             host_network: spec.host_network.unwrap_or(false),
             probe_ports,
+            ports,
             finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
         })
     }
+}
+
+fn container_ports(spec: &v1::PodSpec) -> Vec<ContainerPort> {
+    // Sidecars are initContainers.
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+    let ports = ports.filter(|port| fields::is_tcp(port.protocol.as_deref()));
+    let ports = ports.filter_map(|port| {
+        let name = port.name.as_deref().map(Into::into);
+        Some(ContainerPort { number: u16::try_from(port.container_port).ok()?, name })
+    });
+    ports.collect()
 }
 
 /// The hash of a static pod's manifest, by which its kubelet calls its cgroups. Only that of a pod

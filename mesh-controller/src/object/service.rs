@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1;
+use k8s_openapi::{api::core::v1, apimachinery::pkg::util::intstr::IntOrString};
 use mesh_common::model::{NamespacedName, ServicePort};
 
-use super::{FieldError, addresses, fields};
+use super::{FieldError, Labels, addresses, fields};
 
 /// A Service: virtual addresses and ports.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +18,10 @@ pub struct Service {
     pub addresses: ServiceAddresses,
     /// The TCP ports.
     pub ports: Vec<ServicePort>,
+    /// Labels of the pods behind it; empty where somebody else says what is.
+    pub selector: Labels,
+    /// Those of the TCP ports that lead to a port which pods call by name, and that name.
+    pub target_names: Vec<(u16, Box<str>)>,
 }
 
 /// What stands for a Service.
@@ -37,13 +41,25 @@ impl TryFrom<v1::Service> for Service {
     fn try_from(service: v1::Service) -> Result<Self, FieldError> {
         let name = fields::named(&service.metadata)?;
         let spec = service.spec.unwrap_or_default();
+        let target_names = target_names(spec.ports.as_deref().unwrap_or_default());
         Ok(Self {
             name,
             created: service.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
             addresses: service_addresses(&spec)?,
             ports: ports(spec.ports.unwrap_or_default())?,
+            selector: spec.selector.unwrap_or_default(),
+            target_names,
         })
     }
+}
+
+fn target_names(ports: &[v1::ServicePort]) -> Vec<(u16, Box<str>)> {
+    let named = ports.iter().filter(|port| fields::is_tcp(port.protocol.as_deref()));
+    let named = named.filter_map(|port| match &port.target_port {
+        Some(IntOrString::String(name)) => Some((u16::try_from(port.port).ok()?, name)),
+        _ => None,
+    });
+    named.map(|(port, name)| (port, name.as_str().into())).collect()
 }
 
 fn service_addresses(spec: &v1::ServiceSpec) -> Result<ServiceAddresses, FieldError> {

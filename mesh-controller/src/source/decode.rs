@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::{
-    api::{core::v1 as core, discovery::v1 as discovery},
+    api::{core::v1 as core, discovery::v1 as discovery, node::v1 as node_api},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use mesh_common::model::NamespacedName;
@@ -105,6 +105,9 @@ fn object(node: &Node, kind: Kind, fields: Fields) -> Result<Object, TreeError> 
         }
         Kind::EndpointSlice => {
             Object::EndpointSlice(read::<discovery::EndpointSlice, _>(node, fields)?)
+        }
+        Kind::RuntimeClass => {
+            Object::RuntimeClass(read::<node_api::RuntimeClass, _>(node, fields)?)
         }
         Kind::AuthorizationPolicy => {
             Object::AuthorizationPolicy(read::<AuthorizationPolicyObject, _>(node, fields)?)

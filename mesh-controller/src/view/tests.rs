@@ -62,8 +62,7 @@ fn picture() -> Picture {
     Picture::new(&Compiled {
         resources: resources.into_iter().map(|resource| (resource.key(), resource)).collect(),
         nodes: ["node-1", "node-2", "node-3"].map(str::to_owned).into(),
-        problems: Vec::new(),
-        routes: Default::default(),
+        ..Compiled::default()
     })
 }
 
@@ -152,8 +151,7 @@ fn cluster_with(services: u8, mut resources: Vec<Resource>) -> Picture {
     Picture::new(&Compiled {
         resources: resources.into_iter().map(|resource| (resource.key(), resource)).collect(),
         nodes: (0..services).map(|number| format!("node-{number}")).collect(),
-        problems: Vec::new(),
-        routes: Default::default(),
+        ..Compiled::default()
     })
 }
 

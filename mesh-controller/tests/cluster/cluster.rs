@@ -28,7 +28,7 @@ const RBAC: &str = include_str!("../../../deploy/base/rbac-controller.yaml");
 
 /// Where objects are.
 enum Target {
-    StandIn(ApiServer),
+    StandIn(Box<ApiServer>),
     /// A real API server that is this test's alone.
     Envtest(Envtest),
     /// A real cluster, and that no other test uses it now.
@@ -50,7 +50,7 @@ impl Cluster {
     pub async fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let target = match real::asked_for() {
-            real::Wanted::StandIn => Target::StandIn(stand_in(dir.path())),
+            real::Wanted::StandIn => Target::StandIn(Box::new(stand_in(dir.path()))),
             real::Wanted::Envtest(assets) => {
                 let server = Envtest::start(&assets, dir.path());
                 Target::Envtest(server.unwrap_or_else(|error| panic!("{error:#}")))
@@ -68,7 +68,7 @@ impl Cluster {
             return None;
         }
         let dir = tempfile::tempdir().expect("a directory");
-        let target = Target::StandIn(stand_in(dir.path()));
+        let target = Target::StandIn(Box::new(stand_in(dir.path())));
         Some(Self::on(target, dir).await)
     }
 

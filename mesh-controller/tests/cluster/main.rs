@@ -22,12 +22,15 @@ use serde_json::{Value, json};
 use cluster::Cluster;
 
 mod agents;
+mod chaos;
 mod cluster;
 mod real;
 mod written;
 
 /// More than the longest wait between two attempts, which is 30 s, and time for a slow machine.
 const DEADLINE: Duration = Duration::from_secs(90);
+/// What a busy machine may add to what is promised.
+const SLOW: Duration = Duration::from_secs(10);
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 type Fault = fn(&ApiServer);

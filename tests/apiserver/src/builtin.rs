@@ -120,6 +120,7 @@ const KINDS: &[Row] = &[
     row("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", &[], &[Everything], &[]),
     row("events.k8s.io", "v1", "Event", "events", &["ev"], &[], NEW_EVENT_FIELDS),
     row("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", &["netpol"], &[Spec], &[]),
+    row("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", &[], &[Cluster], &[]),
     row("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", &["pdb"], &[Status, Spec], &[]),
     row(RBAC, "v1", "ClusterRole", "clusterroles", &[], &[Cluster], &[]),
     row(RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings", &[], &[Cluster], &[]),

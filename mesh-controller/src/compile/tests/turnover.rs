@@ -203,7 +203,7 @@ fn an_address_that_is_given_anew_never_mixes_identities() {
         let names: Vec<_> = world.known.values().map(|it| it.name.to_string()).collect();
         assert_eq!(names, ["shop/b"], "{order:?}");
         let workload = world.known.values().next().expect("one");
-        assert_eq!(workload.addresses, [ADDRESS.parse::<std::net::IpAddr>().expect("a literal")]);
+        assert_eq!(workload.addresses, [ADDRESS.parse::<IpAddr>().expect("a literal")]);
         assert_eq!(workload.memberships.len(), 1, "{order:?}");
     }
 }

@@ -62,8 +62,8 @@ fn lists_hold_objects() {
     assert_eq!(
         complaints(text),
         ["1:8: kind: `Wheel` is not understood; understood are Namespace, Node, Pod, Service, \
-          ServiceAccount, EndpointSlice, AuthorizationPolicy, PeerPolicy, MeshConfig, HTTPRoute, \
-          GRPCRoute, TLSRoute, TCPRoute, List"]
+          ServiceAccount, EndpointSlice, RuntimeClass, AuthorizationPolicy, PeerPolicy, \
+          MeshConfig, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, List"]
     );
     assert_eq!(keys("apiVersion: v1\nkind: List\nitems: []\n"), [] as [&str; 0]);
 }
