@@ -17,6 +17,7 @@ use tower::service_fn;
 
 use crate::{
     cluster::{Cluster, ClusterArgs},
+    container,
     rollout::{self, Component},
 };
 
@@ -158,9 +159,8 @@ pub async fn of_cluster(cluster: &Cluster, node: Option<&str>) -> anyhow::Result
 
 /// Where the agent in a pod has its socket: where it was told, or where agents have theirs.
 fn socket(pod: &Value, node: &str) -> String {
-    let arguments = pod["spec"]["containers"][0]["args"].as_array().into_iter().flatten();
-    let mut told = arguments.filter_map(|it| it.as_str()?.strip_prefix("--admin-socket="));
-    told.next().map_or_else(|| format!("{DIRECTORY}/{node}.sock"), str::to_owned)
+    let told = container::flag(&pod["spec"]["containers"][0], "--admin-socket");
+    told.map_or_else(|| format!("{DIRECTORY}/{node}.sock"), str::to_owned)
 }
 
 impl fmt::Display for Place {
@@ -236,6 +236,24 @@ impl Place {
         };
         match tokio::time::timeout(patience, connecting).await {
             Ok(connected) => connected.with_context(|| format!("cannot reach {self}")),
+            Err(_) => bail!("{self} does not answer; look at its log"),
+        }
+    }
+
+    /// What the agent answers to `call`.
+    ///
+    /// # Errors
+    /// Where it refuses, is too old to know the question, or does not answer.
+    pub async fn answer<T>(
+        &self,
+        call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    ) -> anyhow::Result<T> {
+        match tokio::time::timeout(PATIENCE, call).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(status)) if status.code() == tonic::Code::Unimplemented => {
+                bail!("{self} is older than this command: upgrade it")
+            }
+            Ok(Err(status)) => bail!("{self} says: {}", status.message()),
             Err(_) => bail!("{self} does not answer; look at its log"),
         }
     }

@@ -13,6 +13,8 @@ mod shown;
 mod table;
 mod words;
 
+pub use check::verdict;
+
 /// Shows what decides over connections to a pod, and judges one that nobody has made.
 ///
 /// The answer is that of the agent of the pod's node: with --from, --from-ip and --port the

@@ -27,7 +27,8 @@ mod redact;
 ///
 /// What is wanted of the mesh, what nodemesh's own objects and logs say, and what each agent says of
 /// itself. Secrets are not read. Values of environment variables, annotations, keys, tokens and
-/// passwords are taken out, and only you may read the file. Names of pods, addresses and policies are in it: read it before you give it away.
+/// passwords are taken out, and only you may read the file. Names of pods, addresses and policies
+/// are in it: read it before you give it away.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]

@@ -67,8 +67,9 @@ async fn checks(args: &Args) -> anyhow::Result<Checklist> {
         match Picture::of(&cluster).await {
             Ok(picture) => {
                 list.section("what is wanted of the mesh");
-                mesh::problems(&picture.compiled(), &mut list);
-                breakage::check(&cluster, &picture, &mut list).await;
+                let compiled = picture.compiled();
+                mesh::problems(&compiled, &mut list);
+                breakage::check(&cluster, &picture, &compiled, &mut list).await;
             }
             // What is there and what is ready is known all the same.
             Err(error) => list.warning(

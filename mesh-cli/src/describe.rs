@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Subcommand;
-use mesh_common::model::{NamespacedName, Resource, ResourceKey, ResourceKind, Workload};
+use mesh_common::model::{NamespacedName, Workload};
 use mesh_controller::{
     compile::Compiled,
     object::{Kind, Object},
@@ -78,20 +78,21 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         match &args.what {
             What::Pod(named) => {
                 let seen = named.look().await?;
-                match seen.workload(&named.name()) {
+                match seen.compiled.workload(&named.name()) {
                     Some(workload) => {
-                        let text = rows(&pod::shown(&seen, workload));
-                        Ok(text + &rows(&pod::said(&seen.cluster, workload).await))
+                        let mut shown = pod::shown(&seen, workload);
+                        shown.extend(pod::said(&seen.cluster, workload).await);
+                        Ok(rows(&shown))
                     }
                     None => Ok(rows(&pod::without_address(seen.pod(&named.name())?))),
                 }
             }
             What::Service(named) => {
                 let seen = named.look().await?;
-                let key = ResourceKey { kind: ResourceKind::Service, name: named.name() };
-                match seen.compiled.resources.get(&key) {
-                    Some(Resource::Service(service)) => Ok(service::shown(&seen, service)),
-                    _ => bail!("{}: the mesh knows no such Service: is the name right?", key.name),
+                let name = named.name();
+                match seen.compiled.service(&name) {
+                    Some(service) => Ok(service::shown(&seen, service)),
+                    None => bail!("{name}: the mesh knows no such Service: is the name right?"),
                 }
             }
         }
@@ -107,7 +108,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 pub fn config(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     let name = args.pod.name();
     let seen = agents::runtime()?.block_on(args.pod.look())?;
-    let Some(workload) = seen.workload(&name) else {
+    let Some(workload) = seen.compiled.workload(&name) else {
         let (_, why) = pod::state(seen.pod(&name)?);
         bail!("{name} {why}, so nothing is in effect for it");
     };
@@ -131,15 +132,6 @@ impl Named {
 }
 
 impl Seen {
-    /// The pod of that name, where it has an address.
-    fn workload(&self, name: &NamespacedName) -> Option<&Workload> {
-        let key = ResourceKey { kind: ResourceKind::Workload, name: name.clone() };
-        match self.compiled.resources.get(&key) {
-            Some(Resource::Workload(workload)) => Some(workload),
-            _ => None,
-        }
-    }
-
     /// The pod of that name, whatever it has.
     fn pod(&self, name: &NamespacedName) -> anyhow::Result<&mesh_controller::object::Pod> {
         match self.picture.object(Kind::Pod, name) {

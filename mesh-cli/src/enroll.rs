@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use mesh_common::{MESH_LABEL, SYSTEM_NAMESPACE, api::v1};
 
 use crate::{
-    agents::{self, Agents, Name, PATIENCE, Place},
+    agents::{self, Agents, Name, Place},
     output::{self, Palette},
 };
 
@@ -136,14 +136,7 @@ impl Args {
 
 async fn ask(place: &Place, request: v1::EnrollRequest) -> anyhow::Result<v1::EnrollResponse> {
     let mut agent = place.connect().await?;
-    match tokio::time::timeout(PATIENCE, agent.enroll(request)).await {
-        Ok(Ok(answer)) => Ok(answer.into_inner()),
-        Ok(Err(status)) if status.code() == tonic::Code::Unimplemented => {
-            bail!("{place} is older than this command: upgrade it")
-        }
-        Ok(Err(status)) => bail!("{place} says: {}", status.message()),
-        Err(_) => bail!("{place} does not answer; look at its log"),
-    }
+    place.answer(agent.enroll(request)).await
 }
 
 type Pods = BTreeMap<Name, v1::PodEnrollment>;

@@ -27,7 +27,9 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 ///
 /// What is applied again is left as it is, so that an installation that was cut short is completed
 /// by another. Where nodemesh is installed already, it is upgraded; where --profile secure would then
-/// refuse callers that are let in now, nothing is done without --yes. Exit status: 0 where all is ready, 1 where something is not, 2 for wrong usage.
+/// refuse callers that are let in now, nothing is done without --yes.
+///
+/// Exit status: 0 where all is ready, 1 where something is not, 2 for wrong usage.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]

@@ -15,6 +15,7 @@ mod bypass;
 mod check;
 mod checklist;
 mod cluster;
+mod container;
 mod describe;
 mod enroll;
 mod flows;
@@ -27,6 +28,7 @@ mod rollout;
 mod status;
 mod uninstall;
 mod validate;
+mod value;
 mod version;
 
 /// Looks into a nodemesh service mesh and checks its configuration.

@@ -12,7 +12,7 @@ use mesh_controller::{
     captured::{Captures, Report},
     compile::{Compiled, compile},
     index::Index,
-    kubernetes::{Resource, watch::Change},
+    kubernetes::{Resource, captures, watch::Change},
     object::{Kind, MeshConfig, Object, ObjectKey},
     source::{
         Objects,
@@ -21,10 +21,7 @@ use mesh_controller::{
 };
 use serde_json::Value;
 
-use crate::{cluster::Cluster, rollout::Component};
-
-/// Where the controller keeps what agents said that they captured.
-const CAPTURES: &str = "nodemesh.dev/captures";
+use crate::{cluster::Cluster, container, rollout::Component};
 
 /// What is wanted of the mesh and who is there.
 #[derive(Clone, Debug)]
@@ -52,7 +49,7 @@ impl Picture {
         }
         let controller = cluster.get(&Component::Controller.path()).await?.unwrap_or_default();
         let domain = trust_domain(&controller)?;
-        Ok(Self { objects, captures: captures(cluster).await, domain })
+        Ok(Self { objects, captures: captured(cluster).await, domain })
     }
 
     /// A picture of these objects, of which none is captured.
@@ -122,7 +119,7 @@ async fn listed(cluster: &Cluster, kind: Kind) -> Result<Vec<Value>> {
 /// What each node's agent said last.
 async fn reports(cluster: &Cluster) -> Result<Vec<(String, Report)>> {
     let maps = cluster.list(&format!("/api/v1/namespaces/{SYSTEM_NAMESPACE}/configmaps")).await?;
-    Ok(maps.iter().filter_map(report).collect())
+    Ok(maps.into_iter().filter_map(captures::report).collect())
 }
 
 /// The nodes of which an agent has said anything, wherever agents run today.
@@ -134,7 +131,7 @@ pub async fn nodes_with_agents(cluster: &Cluster) -> Result<BTreeSet<String>> {
 }
 
 /// What agents said that they captured; nothing where that may not be read.
-async fn captures(cluster: &Cluster) -> Captures {
+async fn captured(cluster: &Cluster) -> Captures {
     let mut captures = Captures::default();
     match reports(cluster).await {
         Ok(reports) => {
@@ -147,31 +144,11 @@ async fn captures(cluster: &Cluster) -> Captures {
     captures
 }
 
-/// The node and what its agent said, as the controller writes it.
-fn report(map: &Value) -> Option<(String, Report)> {
-    if map["metadata"]["labels"][CAPTURES] != "true" {
-        return None;
-    }
-    let text = |key: &str| map["data"][key].as_str();
-    let uids = text("uids")?.lines().map(str::to_owned);
-    Some((text("node")?.to_owned(), Report::new(text("stamp")?.parse().ok()?, uids)))
-}
-
 /// The trust domain that the controller was told.
 fn trust_domain(controller: &Value) -> Result<TrustDomain> {
     const FLAG: &str = "--trust-domain";
     let container = &controller["spec"]["template"]["spec"]["containers"][0];
-    let words = ["command", "args"].into_iter().flat_map(|field| container[field].as_array());
-    let mut words = words.flatten().filter_map(Value::as_str);
-    let mut domain = None;
-    while let Some(word) = words.next() {
-        domain = match word.strip_prefix(FLAG) {
-            Some("") => words.next(),
-            Some(rest) => rest.strip_prefix('='),
-            None => continue,
-        };
-    }
-    let domain = domain.unwrap_or(TrustDomain::DEFAULT);
+    let domain = container::flag(container, FLAG).unwrap_or(TrustDomain::DEFAULT);
     domain.parse().with_context(|| format!("the controller's {FLAG} {domain}"))
 }
 
@@ -192,18 +169,5 @@ mod tests {
         assert_eq!(domain(&["serve", "--trust-domain=a.example"]).expect("one"), "a.example");
         assert_eq!(domain(&["serve", "--trust-domain", "a.example"]).expect("one"), "a.example");
         domain(&["--trust-domain=NOT A DOMAIN"]).expect_err("no domain");
-    }
-
-    #[test]
-    fn captures_are_read_as_the_controller_writes_them() {
-        let map = |label: &str| {
-            json!({
-                "metadata": { "name": "captures.node-1", "labels": { CAPTURES: label } },
-                "data": { "node": "node-1", "stamp": "17.2", "uids": "u-1\nu-2" },
-            })
-        };
-        let (node, report) = report(&map("true")).expect("a report");
-        assert_eq!((node.as_str(), report.uids.len()), ("node-1", 2));
-        assert_eq!(super::report(&map("false")), None);
     }
 }

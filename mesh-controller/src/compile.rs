@@ -11,7 +11,10 @@ use std::{
 
 use mesh_common::{
     identity::TrustDomain,
-    model::{Membership, NamespacedName, Resource, ResourceKey},
+    model::{
+        AuthorizationPolicy, Membership, NamespacedName, Resource, ResourceKey, ResourceKind,
+        Service, Workload,
+    },
 };
 
 use crate::{
@@ -75,6 +78,44 @@ pub struct Compiled {
     pub notes: Vec<Problem>,
     /// What became of each route that wants to be attached to a Service.
     pub routes: BTreeMap<ObjectKey, Vec<ParentStatus>>,
+}
+
+impl Compiled {
+    /// The workload of that name.
+    pub fn workload(&self, name: &NamespacedName) -> Option<&Workload> {
+        match self.resource(ResourceKind::Workload, name)? {
+            Resource::Workload(workload) => Some(workload),
+            _ => None,
+        }
+    }
+
+    /// The Service of that name.
+    pub fn service(&self, name: &NamespacedName) -> Option<&Service> {
+        match self.resource(ResourceKind::Service, name)? {
+            Resource::Service(service) => Some(service),
+            _ => None,
+        }
+    }
+
+    /// The AuthorizationPolicy of that name.
+    pub fn policy(&self, name: &NamespacedName) -> Option<&AuthorizationPolicy> {
+        match self.resource(ResourceKind::AuthorizationPolicy, name)? {
+            Resource::AuthorizationPolicy(policy) => Some(policy),
+            _ => None,
+        }
+    }
+
+    /// Every workload, by name.
+    pub fn workloads(&self) -> impl Iterator<Item = &Workload> {
+        self.resources.values().filter_map(|resource| match resource {
+            Resource::Workload(workload) => Some(workload),
+            _ => None,
+        })
+    }
+
+    fn resource(&self, kind: ResourceKind, name: &NamespacedName) -> Option<&Resource> {
+        self.resources.get(&ResourceKey { kind, name: name.clone() })
+    }
 }
 
 /// Compiles everything in `index`; `captures` is what agents said they captured.

@@ -7,10 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_common::{
-    identity::TrustDomain,
-    model::{NamespacedName, Resource},
-};
+use mesh_common::{identity::TrustDomain, model::NamespacedName};
 use tokio::sync::{Notify, watch};
 
 use crate::{
@@ -202,17 +199,14 @@ impl Mesh {
         if let Some(files) = &self.files {
             files.write_statuses(&statuses, &mut published);
         }
-        let uncaptured = compiled.resources.values().filter_map(|resource| match resource {
-            Resource::Workload(it) if it.enrolled && !it.captured => {
-                let missed = it.node.as_ref().and_then(|node| captures.missed(node, &it.uid));
-                Some(Uncaptured {
-                    name: it.name.clone(),
-                    uid: it.uid.clone(),
-                    node: it.node.clone(),
-                    missed: missed.map(|(missed, version)| (missed.clone(), version.to_owned())),
-                })
+        let uncaptured = compiled.workloads().filter(|it| it.enrolled && !it.captured).map(|it| {
+            let missed = it.node.as_ref().and_then(|node| captures.missed(node, &it.uid));
+            Uncaptured {
+                name: it.name.clone(),
+                uid: it.uid.clone(),
+                node: it.node.clone(),
+                missed: missed.map(|(missed, version)| (missed.clone(), version.to_owned())),
             }
-            _ => None,
         });
         self.outcome.send_replace(Arc::new(Outcome {
             statuses,

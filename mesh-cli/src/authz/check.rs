@@ -2,11 +2,11 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use mesh_common::{
     identity::{SpiffeId, TrustDomain},
     matching::authorization::{Policies, Request, Verdict},
-    model::{AuthorizationPolicy, NamespacedName, Resource, ResourceKey, ResourceKind, Workload},
+    model::{NamespacedName, Workload},
 };
 use mesh_controller::{
     captured::Captures,
@@ -84,19 +84,7 @@ pub fn verdict(
     {
         return Err(reason);
     }
-    Ok(Policies::new(callee, |name| policy(compiled, name)).judge(request))
-}
-
-/// A policy as compiled.
-pub fn policy<'c>(
-    compiled: &'c Compiled,
-    name: &NamespacedName,
-) -> Option<&'c AuthorizationPolicy> {
-    let key = ResourceKey { kind: ResourceKind::AuthorizationPolicy, name: name.clone() };
-    match compiled.resources.get(&key) {
-        Some(Resource::AuthorizationPolicy(policy)) => Some(policy),
-        _ => None,
-    }
+    Ok(Policies::new(callee, |name: &NamespacedName| compiled.policy(name)).judge(request))
 }
 
 /// Who calls, if that can be proved, and from where.
@@ -117,12 +105,9 @@ fn caller(check: &Check, compiled: &Compiled) -> anyhow::Result<(Option<SpiffeId
 fn workload<'c>(compiled: &'c Compiled, pod: &str) -> anyhow::Result<&'c Workload> {
     let (namespace, name) = pod.split_once('/').context("no namespace; write namespace/pod")?;
     ensure!(!name.is_empty(), "no name; write namespace/pod");
-    let name = NamespacedName::new(namespace, name);
-    let key = ResourceKey { kind: ResourceKind::Workload, name };
-    match compiled.resources.get(&key) {
-        Some(Resource::Workload(workload)) => Ok(workload),
-        _ => bail!("there is no running pod {pod} in these files"),
-    }
+    compiled
+        .workload(&NamespacedName::new(namespace, name))
+        .with_context(|| format!("there is no running pod {pod} in these files"))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use mesh_common::{
     api::{self, v1},
     identity::SpiffeId,
     matching::authorization::Request,
-    model::{NamespacedName, Resource, ResourceKey, ResourceKind, Workload},
+    model::{NamespacedName, Workload},
 };
 use mesh_controller::compile::Compiled;
 
@@ -33,7 +33,7 @@ pub fn answer(
     if workload.enrolled {
         answer.admission = Some((&workload.admission).into());
         answer.policies = api::attached_policies(workload, |name| {
-            check::policy(compiled, name).ok_or_else(|| "it is not among the objects".to_owned())
+            compiled.policy(name).ok_or_else(|| "it is not among the objects".to_owned())
         });
     }
     answer.judgement =
@@ -43,10 +43,8 @@ pub fn answer(
 
 fn find<'c>(compiled: &'c Compiled, pod: &v1::NamespacedName) -> anyhow::Result<&'c Workload> {
     let v1::NamespacedName { namespace, name } = pod;
-    let key =
-        ResourceKey { kind: ResourceKind::Workload, name: NamespacedName::new(namespace, name) };
-    match compiled.resources.get(&key) {
-        Some(Resource::Workload(workload)) if workload.identity.is_some() => Ok(workload),
+    match compiled.workload(&NamespacedName::new(namespace, name)) {
+        Some(workload) if workload.identity.is_some() => Ok(workload),
         _ => bail!(
             "the cluster has no running pod {namespace}/{name}: look for it with `kubectl get pod -n \
              {namespace} {name}`"

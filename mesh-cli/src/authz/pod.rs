@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, ensure};
 use clap::ValueEnum;
 use mesh_common::api::v1::{self, supposed_connection::Caller};
 
@@ -12,7 +12,7 @@ use super::{
     table,
 };
 use crate::{
-    agents::{self, Agents, PATIENCE, Place, pod_name},
+    agents::{self, Agents, Place, pod_name},
     output::Palette,
     picture,
 };
@@ -170,14 +170,7 @@ impl Question {
 
 async fn ask(place: &Place, request: v1::GetAuthorizationRequest) -> anyhow::Result<Said> {
     let mut agent = place.connect().await?;
-    let answer = match tokio::time::timeout(PATIENCE, agent.get_authorization(request)).await {
-        Ok(Ok(answer)) => answer.into_inner(),
-        Ok(Err(status)) if status.code() == tonic::Code::Unimplemented => {
-            bail!("{place} is older than this command: upgrade it")
-        }
-        Ok(Err(status)) => bail!("{place} says: {}", status.message()),
-        Err(_) => bail!("{place} does not answer; look at its log"),
-    };
+    let answer = place.answer(agent.get_authorization(request)).await?;
     Ok(match answer.pod {
         Some(pod) if pod.node == answer.node => Said::Pod(Box::new(pod)),
         Some(pod) => Said::Elsewhere(pod.node),

@@ -8,11 +8,16 @@ use mesh_controller::compile::Compiled;
 use serde_json::Value;
 
 use super::{
-    callers::{self, Call, Pods, enrolled, name},
+    callers::{self, Call, Pods, enrolled},
     network_policy::{self, Direction, Peer, Policy, labels},
     scrapes,
 };
-use crate::{checklist::Checklist, cluster::Cluster, picture::Picture};
+use crate::{
+    checklist::Checklist,
+    cluster::Cluster,
+    picture::Picture,
+    value::{name, namespace},
+};
 
 /// Where webhooks of the API server are listed, and what they are.
 const WEBHOOKS: [(&str, &str); 2] = [
@@ -48,12 +53,18 @@ const API_SERVER_HINT: &str = "the API server is in no mesh: make the port PERMI
 const SCRAPE_HINT: &str =
     "enrol Prometheus, or make the port PERMISSIVE in a PeerPolicy and allow it in policies";
 
-pub(super) async fn check(cluster: &Cluster, picture: &Picture, list: &mut Checklist) {
-    let pods = callers(cluster, picture, list).await;
+/// `compiled` is what the controller makes of `picture`.
+pub(super) async fn check(
+    cluster: &Cluster,
+    picture: &Picture,
+    compiled: &Compiled,
+    list: &mut Checklist,
+) {
+    let pods = callers(cluster, compiled, &picture.compiled_strictly(), list).await;
     list.section("NetworkPolicies");
     let policies = listed(cluster, NETWORK_POLICIES, list).await;
     let namespaces = listed(cluster, "/api/v1/namespaces", list).await;
-    let blocked = blocked(&policies, &pods, &namespaces, &picture.compiled());
+    let blocked = blocked(&policies, &pods, &namespaces, compiled);
     if blocked.is_empty() {
         list.good("none keeps port 15008 shut for a pod of the mesh");
     }
@@ -72,10 +83,14 @@ pub(super) async fn check(cluster: &Cluster, picture: &Picture, list: &mut Check
 }
 
 /// Who calls pods of the mesh and is refused, or would be once the mesh is strict and its default
-/// is DENY; the pods of the cluster.
-pub async fn callers(cluster: &Cluster, picture: &Picture, list: &mut Checklist) -> Vec<Value> {
-    let (compiled, strict) = (picture.compiled(), picture.compiled_strictly());
-    let mesh = [Pods::of(&compiled), Pods::of(&strict)];
+/// is DENY, by what the controller makes of either; the pods of the cluster.
+pub async fn callers(
+    cluster: &Cluster,
+    now: &Compiled,
+    strict: &Compiled,
+    list: &mut Checklist,
+) -> Vec<Value> {
+    let mesh = [Pods::of(now), Pods::of(strict)];
     list.section("callers outside the mesh");
     let calls = api_server_calls(cluster, list).await;
     let good = format!("the API server reaches what it calls: {} webhooks and APIs", calls.len());
@@ -210,10 +225,6 @@ fn blocked(
         format!("{policy} does not allow port 15008 from or to the mesh for {}{others}", pods[0])
     };
     blocking.into_iter().map(line).collect()
-}
-
-fn namespace(object: &Value) -> &str {
-    object["metadata"]["namespace"].as_str().unwrap_or_default()
 }
 
 #[cfg(test)]

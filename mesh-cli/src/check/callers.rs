@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use mesh_common::{
     identity::SpiffeId,
-    matching::authorization::{Policies, Request},
-    model::{Membership, NamespacedName, Resource, ResourceKey, ResourceKind, Workload},
+    matching::authorization::Request,
+    model::{Membership, NamespacedName, Workload},
 };
 use mesh_controller::compile::Compiled;
 use serde_json::Value;
+
+use crate::{authz, value::name};
 
 /// Somebody calls something.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,40 +73,23 @@ impl<'c> Pods<'c> {
 
     /// The pod of that name, where it is in the mesh.
     pub fn find(&self, name: &NamespacedName) -> Option<&'c Workload> {
-        let key = ResourceKey { kind: ResourceKind::Workload, name: name.clone() };
-        match self.compiled.resources.get(&key) {
-            Some(Resource::Workload(workload)) if workload.enrolled => Some(workload),
-            _ => None,
-        }
+        self.compiled.workload(name).filter(|workload| workload.enrolled)
     }
 
     /// Why `workload` refuses that caller at `port`, where it does.
     fn reason(&self, workload: &Workload, port: u16, source: Option<&SpiffeId>) -> Option<String> {
-        if source.is_none()
-            && let Some(reason) = workload.admission.refuses_plaintext(port)
-        {
-            return Some(reason);
-        }
-        let find = |name: &NamespacedName| {
-            let key = ResourceKey { kind: ResourceKind::AuthorizationPolicy, name: name.clone() };
-            match self.compiled.resources.get(&key) {
-                Some(Resource::AuthorizationPolicy(policy)) => Some(policy),
-                _ => None,
-            }
-        };
         // From which address is not known here: in no block but those of all addresses.
         let address = std::net::IpAddr::from([0; 4]);
-        let verdict = Policies::new(workload, find).judge(Request { source, address, port });
-        (!verdict.is_allowed()).then(|| verdict.to_string())
+        match authz::verdict(self.compiled, workload, Request { source, address, port }) {
+            Ok(verdict) => (!verdict.is_allowed()).then(|| verdict.to_string()),
+            Err(reason) => Some(reason),
+        }
     }
 }
 
 /// The pods that are in the mesh.
 pub fn enrolled(compiled: &Compiled) -> impl Iterator<Item = &Workload> {
-    compiled.resources.values().filter_map(|resource| match resource {
-        Resource::Workload(workload) if workload.enrolled => Some(workload),
-        _ => None,
-    })
+    compiled.workloads().filter(|workload| workload.enrolled)
 }
 
 /// What the API server calls by a configuration of webhooks.
@@ -135,9 +120,4 @@ fn call(what: String, service: &Value) -> Option<Call> {
     // Where none is written it is that of HTTPS.
     let port = u16::try_from(service["port"].as_u64().unwrap_or(443)).ok()?;
     Some(Call { what: format!("{what} calls {name}"), to: To::Service(name, port), identity: None })
-}
-
-/// The name of an object.
-pub fn name(object: &Value) -> &str {
-    object["metadata"]["name"].as_str().unwrap_or("?")
 }

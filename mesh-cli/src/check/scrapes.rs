@@ -1,12 +1,13 @@
 //! Who is scraped by Prometheus: pods that ask for it, and what monitors select. Pure.
 
-use mesh_common::{identity::SpiffeId, model::NamespacedName};
+use mesh_common::identity::SpiffeId;
 use serde_json::Value;
 
 use super::{
-    callers::{Call, Pods, To, name},
+    callers::{Call, Pods, To},
     network_policy::{labels, selects},
 };
+use crate::value::{list, named};
 
 /// What a scrape is looked for in.
 pub struct Cluster<'c> {
@@ -113,15 +114,6 @@ fn declared(pod: &Value) -> impl Iterator<Item = &Value> {
 
 fn number(value: &Value) -> Option<u16> {
     value.as_u64().and_then(|port| u16::try_from(port).ok())
-}
-
-fn named(object: &Value) -> NamespacedName {
-    let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
-    NamespacedName::new(namespace, name(object))
-}
-
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What the mesh makes of a Service.
 
-use mesh_common::model::{Resource, Service};
+use mesh_common::model::Service;
 use mesh_controller::compile::ParentStatus;
 
 use super::{Seen, plaintext, rows, yes};
@@ -9,11 +9,9 @@ use crate::output;
 /// Its addresses and ports, its pods, and the routes that are for it.
 pub fn shown(seen: &Seen, service: &Service) -> String {
     let Service { name, addresses, ports, .. } = service;
-    let pods = seen.compiled.resources.values().filter_map(|resource| match resource {
-        Resource::Workload(workload) => {
-            workload.memberships.iter().find(|it| it.service == *name).map(|it| (workload, it))
-        }
-        _ => None,
+    let pods = seen.compiled.workloads().filter_map(|workload| {
+        let membership = workload.memberships.iter().find(|it| it.service == *name)?;
+        Some((workload, membership))
     });
     let mut text = rows(&[
         ("service", name.to_string()),

@@ -29,7 +29,8 @@ pub async fn stands(cluster: &Cluster) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut list = Checklist::default();
-    breakage::callers(cluster, &picture, &mut list).await;
+    let (now, strict) = (picture.compiled(), picture.compiled_strictly());
+    breakage::callers(cluster, &now, &strict, &mut list).await;
     let count = list.count(Outcome::Bad) + list.count(Outcome::Warning);
     if count == 0 {
         return Ok(());

@@ -4,6 +4,7 @@ use mesh_common::SYSTEM_NAMESPACE;
 use serde_json::{Value, json};
 
 use super::nodes::LABEL;
+use crate::{container, value::list};
 
 /// The flags of the agent that say where a node's traces are, which cleanup has too.
 const PATHS: [&str; 6] =
@@ -116,27 +117,13 @@ pub fn outcome(job: &Value) -> Option<Result<(), String>> {
 
 /// `cleanup` with the flags that say where things are, as the agent was told.
 fn arguments(agent: &Value) -> Vec<String> {
-    let command = list(&agent["command"]).skip(1);
-    let given: Vec<&str> = command.chain(list(&agent["args"])).filter_map(Value::as_str).collect();
-    let mut arguments = vec![CLEANUP.to_owned()];
-    for (at, argument) in given.iter().enumerate() {
-        let (flag, value) = match argument.split_once('=') {
-            Some((flag, value)) => (flag, Some(value)),
-            None => (*argument, given.get(at + 1).copied()),
-        };
-        if let (true, Some(value)) = (PATHS.contains(&flag), value) {
-            arguments.push(format!("{flag}={value}"));
-        }
-    }
-    arguments
+    let paths = container::flags(agent).into_iter().filter(|(flag, _)| PATHS.contains(flag));
+    let paths = paths.map(|(flag, value)| format!("{flag}={value}"));
+    [CLEANUP.to_owned()].into_iter().chain(paths).collect()
 }
 
 fn labels() -> Value {
     json!({ LABEL.0: LABEL.1, "app.kubernetes.io/part-of": "nodemesh" })
-}
-
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
 }
 
 fn copy(from: &Value, to: &mut Value, fields: &[&str]) {

@@ -78,6 +78,18 @@ pub async fn clean(
             Err(error) => problems.push(unclean(node, &format!("{error:#}"))),
         }
     }
+    problems.extend(wait(cluster, waiting, deadline).await?);
+    Ok(problems)
+}
+
+/// Waits for the Jobs of these nodes; at `deadline`, what is wrong with those that have not cleaned
+/// up.
+async fn wait(
+    cluster: &Cluster,
+    mut waiting: BTreeMap<String, String>,
+    deadline: Instant,
+) -> anyhow::Result<Vec<String>> {
+    let mut problems = Vec::new();
     if !waiting.is_empty() {
         output::say(&format!("nodes: {} to be cleaned up", waiting.len()));
     }

@@ -90,19 +90,19 @@ fn compiled(yaml: &str) -> Compiled {
     compiled_with(yaml, &Captures::default())
 }
 
+/// `namespace/name`.
+fn named(text: &str) -> NamespacedName {
+    let (namespace, name) = text.split_once('/').expect("both");
+    NamespacedName::new(namespace, name)
+}
+
 impl Compiled {
-    fn workload(&self, name: &str) -> Option<&Workload> {
-        self.resources.values().find_map(|resource| match resource {
-            Resource::Workload(workload) if workload.name.to_string() == name => Some(workload),
-            _ => None,
-        })
+    fn workload_called(&self, name: &str) -> Option<&Workload> {
+        self.workload(&named(name))
     }
 
-    fn service(&self, name: &str) -> Option<&Service> {
-        self.resources.values().find_map(|resource| match resource {
-            Resource::Service(service) if service.name.to_string() == name => Some(service),
-            _ => None,
-        })
+    fn service_called(&self, name: &str) -> Option<&Service> {
+        self.service(&named(name))
     }
 
     fn problems(&self) -> Vec<String> {
@@ -128,7 +128,7 @@ fn labels_decide_who_is_in_the_mesh() {
         ("shop/a", "status phase: Failed", None),
     ] {
         let compiled = compiled(&format!("{NAMESPACES}{}", pod(name, "10.0.0.1", more)));
-        let found = compiled.workload(name).map(|workload| workload.enrolled);
+        let found = compiled.workload_called(name).map(|workload| workload.enrolled);
         assert_eq!(found, expected, "{name} {more}");
         assert_eq!(compiled.problems(), [] as [&str; 0], "{name} {more}");
     }
@@ -144,7 +144,7 @@ fn what_cannot_be_captured_is_not_in_the_mesh_and_says_why() {
         ("spec runtimeClassName: kata-qemu", "runs in Kata"),
     ] {
         let compiled = compiled(&format!("{NAMESPACES}{}", pod("shop/a", "10.0.0.1", more)));
-        let workload = compiled.workload("shop/a").expect("it is there all the same");
+        let workload = compiled.workload_called("shop/a").expect("it is there all the same");
         assert!(!workload.enrolled, "{more}");
         let problems = compiled.problems();
         assert_eq!(problems.len(), 1, "{more}");
@@ -180,7 +180,7 @@ fn a_policy_that_names_an_account_nobody_has_is_a_problem() {
 #[test]
 fn a_pod_without_an_address_is_no_workload() {
     let compiled = compiled(&format!("{NAMESPACES}{}", pod("shop/a", "", "")));
-    assert_eq!(compiled.workload("shop/a"), None);
+    assert_eq!(compiled.workload_called("shop/a"), None);
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn a_label_that_means_nothing_is_a_problem() {
              namespace's label decides",
         ]
     );
-    assert!(compiled.workload("shop/a").is_some_and(|workload| workload.enrolled));
+    assert!(compiled.workload_called("shop/a").is_some_and(|workload| workload.enrolled));
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn identity_is_the_account_and_uid_falls_back_to_the_name() {
         pod("shop/c", "10.0.0.3", "spec hostNetwork: true"),
     ));
     let seen = |name: &str| {
-        let workload = compiled.workload(name).expect(name);
+        let workload = compiled.workload_called(name).expect(name);
         (workload.identity.as_ref().map(ToString::to_string), workload.uid.to_string())
     };
     let id = |account: &str| Some(format!("spiffe://cluster.local/ns/shop/sa/{account}"));
@@ -234,7 +234,8 @@ fn captured_is_what_the_pods_own_node_says() {
     captures.report("node-1", report(&["shop/a", "legacy/c"]));
     captures.report("node-2", report(&["shop/b"]));
     let compiled = compiled_with(&yaml, &captures);
-    let captured = |name: &str| compiled.workload(name).is_some_and(|workload| workload.captured);
+    let captured =
+        |name: &str| compiled.workload_called(name).is_some_and(|workload| workload.captured);
     assert!(captured("shop/a"));
     assert!(!captured("shop/b"), "another node's word does not count");
     assert!(!captured("legacy/c"), "not in the mesh");
@@ -252,7 +253,8 @@ fn a_pod_of_another_mesh_says_that_it_takes_hbone() {
         pod("legacy/d", "10.0.0.4", &format!("{}; spec hostNetwork: true", redirected("enabled"))),
         pod("shop/e", "10.0.0.5", "labels networking.istio.io/tunnel: http"),
     ));
-    let captured = |name: &str| compiled.workload(name).is_some_and(|workload| workload.captured);
+    let captured =
+        |name: &str| compiled.workload_called(name).is_some_and(|workload| workload.captured);
     assert!(captured("legacy/a"), "annotated");
     assert!(captured("legacy/b"), "labelled");
     assert!(!captured("legacy/c"), "Istio has not got that far");
@@ -277,9 +279,9 @@ fn an_address_belongs_to_one_pod() {
         compiled.problems(),
         [format!("Pod shop/a: {complaint}"), format!("Pod shop/unknown-age: {complaint}")]
     );
-    assert!(compiled.workload("shop/b").is_some());
-    assert!(compiled.workload("shop/a").is_none());
-    assert!(compiled.workload("shop/other").is_some());
+    assert!(compiled.workload_called("shop/b").is_some());
+    assert!(compiled.workload_called("shop/a").is_none());
+    assert!(compiled.workload_called("shop/other").is_some());
 }
 
 #[test]
@@ -296,7 +298,7 @@ fn a_uid_belongs_to_one_pod() {
         compiled.problems(),
         [format!("Pod shop/b: {complaint}"), format!("Pod shop/c: {complaint}")]
     );
-    assert!(compiled.workload("shop/a").is_some());
+    assert!(compiled.workload_called("shop/a").is_some());
 }
 
 #[test]
@@ -313,13 +315,13 @@ fn services_have_virtual_addresses_and_tcp_ports() {
     ]
     .concat();
     let compiled = compiled(&yaml);
-    let web = compiled.service("shop/web").expect("compiled");
+    let web = compiled.service_called("shop/web").expect("compiled");
     assert_eq!(web.addresses.len(), 2);
     let ports: Vec<_> = web.ports.iter().map(|port| (port.port, &*port.name)).collect();
     assert_eq!(ports, [(80, "http")]);
     assert_eq!(web.ports[0].app_protocol.as_deref(), Some("http"));
-    assert!(compiled.service("shop/headless").is_some_and(|it| it.addresses.is_empty()));
-    assert_eq!(compiled.service("shop/elsewhere"), None);
+    assert!(compiled.service_called("shop/headless").is_some_and(|it| it.addresses.is_empty()));
+    assert_eq!(compiled.service_called("shop/elsewhere"), None);
     assert_eq!(
         compiled.problems(),
         ["Service shop/x-double: cluster IP 10.96.0.1 is that of Service shop/web, which keeps it"]
@@ -349,7 +351,7 @@ fn slices_put_pods_and_others_behind_services() {
     let compiled = compiled(&yaml);
     assert_eq!(compiled.problems(), [] as [&str; 0]);
     let memberships = |name: &str| {
-        let workload = compiled.workload(name).expect(name);
+        let workload = compiled.workload_called(name).expect(name);
         let ports = |membership: &Membership| {
             let pair = |port: &PortMapping| (port.service_port, port.target_port);
             (membership.ready, membership.ports.iter().map(pair).collect::<Vec<_>>())
@@ -359,7 +361,7 @@ fn slices_put_pods_and_others_behind_services() {
     assert_eq!(memberships("shop/web-0"), [(true, vec![(80, 8080), (81, 8081)])]);
     assert_eq!(memberships("shop/web-1"), [(false, vec![(80, 8080)])]);
     assert_eq!(memberships("shop/web-x/192.0.2.1"), [(true, vec![(80, 8080)])]);
-    let other = compiled.workload("shop/web-x/192.0.2.1").expect("synthesized");
+    let other = compiled.workload_called("shop/web-x/192.0.2.1").expect("synthesized");
     assert_eq!((other.identity.as_ref(), other.enrolled), (None, false));
     assert_eq!(other.node.as_deref(), Some("node-1"));
 }
@@ -382,7 +384,7 @@ fn the_runtime_class_of_a_pod_decides_by_its_handler() {
     ]
     .concat();
     let compiled = compiled(&yaml);
-    let enrolled = |name: &str| compiled.workload(name).is_some_and(|it| it.enrolled);
+    let enrolled = |name: &str| compiled.workload_called(name).is_some_and(|it| it.enrolled);
     assert!(!enrolled("shop/in-a-sandbox") && !enrolled("shop/by-name-alone"));
     assert!(enrolled("shop/not"));
     let problems = compiled.problems();
@@ -448,9 +450,9 @@ fn stale_endpoints_never_lead_to_another_pod() {
              address; it is left out",
         ]
     );
-    assert!(compiled.workload("shop/new").is_some_and(|it| it.memberships.is_empty()));
-    assert!(compiled.workload("shop/web-x/10.0.0.8").is_some());
-    assert!(compiled.workload("shop/web-x/10.0.0.9").is_none());
+    assert!(compiled.workload_called("shop/new").is_some_and(|it| it.memberships.is_empty()));
+    assert!(compiled.workload_called("shop/web-x/10.0.0.8").is_some());
+    assert!(compiled.workload_called("shop/web-x/10.0.0.9").is_none());
 }
 
 #[test]
@@ -500,7 +502,7 @@ fn policies_apply_by_namespace_and_labels() {
         ("legacy/web", &["nodemesh-system/mesh", "nodemesh-system/webs"]),
         ("legacy/out", &[]),
     ] {
-        let workload = compiled.workload(pod).expect(pod);
+        let workload = compiled.workload_called(pod).expect(pod);
         let names: Vec<_> =
             workload.authorization_policies.iter().map(ToString::to_string).collect();
         assert_eq!(names, expected, "{pod}");
@@ -526,14 +528,7 @@ fn the_most_telling_peer_policy_holds() {
         ours("MeshConfig", "/default", "authorization: {default: DENY}, peer: {mode: STRICT}");
     let admission = |yaml: &str, name: &str| {
         let all = compiled_with(&format!("{NAMESPACES}{pods}{yaml}"), &Captures::default());
-        let key = ResourceKey {
-            kind: mesh_common::model::ResourceKind::Workload,
-            name: NamespacedName::new("shop", name),
-        };
-        match &all.resources[&key] {
-            Resource::Workload(workload) => workload.admission.clone(),
-            _ => panic!("no workload"),
-        }
+        all.workload(&NamespacedName::new("shop", name)).expect("a workload").admission.clone()
     };
     assert_eq!(admission("", "a"), Default::default());
     let by_config = admission(&config, "a");
@@ -566,10 +561,7 @@ fn a_policy_for_a_service_is_for_the_pods_behind_it() {
         + &policy("shop/lost", "targetRef: {kind: Service, name: lost}");
     let compiled = compiled_with(&yaml, &Captures::default());
     let policies = |name: &str| {
-        let workloads = compiled.resources.values().filter_map(|it| match it {
-            Resource::Workload(workload) if &*workload.name.name == name => Some(workload),
-            _ => None,
-        });
+        let workloads = compiled.workloads().filter(|it| &*it.name.name == name);
         workloads.flat_map(|it| it.authorization_policies.clone()).collect::<Vec<_>>()
     };
     assert_eq!(policies("a"), [NamespacedName::new("shop", "web")]);

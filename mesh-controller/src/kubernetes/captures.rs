@@ -168,7 +168,7 @@ impl Observer for ReportObserver {
     type Item = Option<(String, Report)>;
 
     fn decode(&self, object: Value) -> Self::Item {
-        read(&serde_json::from_value(object).ok()?)
+        report(object)
     }
 
     async fn changed(&mut self, change: Change<Self::Item>) -> bool {
@@ -247,6 +247,14 @@ fn write(
     }
 }
 
+/// The node that a ConfigMap of nodemesh-system is about, and what its agent said; `None` where it
+/// is about something else.
+pub fn report(object: Value) -> Option<(String, Report)> {
+    let object: ConfigMap = serde_json::from_value(object).ok()?;
+    let is_ours = object.metadata.labels.as_ref()?.get(LABEL).is_some_and(|it| it == "true");
+    is_ours.then(|| read(&object))?
+}
+
 fn read(object: &ConfigMap) -> Option<(String, Report)> {
     let data = object.data.as_ref()?;
     let stamp = data.get("stamp")?.parse().ok()?;
@@ -287,6 +295,19 @@ mod tests {
         assert_eq!(read(&of_before), Some(("node-1".to_owned(), known)), "of an older controller");
         let nothing = Report::new(Stamp::now(), []);
         assert_eq!(read(&write("a", None, &nothing, None)), Some(("a".to_owned(), nothing)));
+    }
+
+    #[test]
+    fn other_configmaps_are_left_alone() {
+        let map = |label: &str| {
+            serde_json::json!({
+                "metadata": { "name": "captures.node-1", "labels": { LABEL: label } },
+                "data": { "node": "node-1", "stamp": "17.2", "uids": "u-1\nu-2" },
+            })
+        };
+        let (node, known) = report(map("true")).expect("a report");
+        assert_eq!((node.as_str(), known.uids.len()), ("node-1", 2));
+        assert_eq!(report(map("false")), None);
     }
 
     #[test]
