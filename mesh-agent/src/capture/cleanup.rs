@@ -66,9 +66,7 @@ pub fn cleanup(
         Err(error) => first = Some(error.into()),
     }
     // In a container of its own nobody has done that for it.
-    if let Err(error) = procfs::make_writable() {
-        tracing::warn!(%error, "/proc/sys is read-only, and cannot be mounted otherwise");
-    }
+    procfs::prepare();
     let records = Records::new(state_dir, node);
     for record in records.load()? {
         let pod = || format!("{}/{}", record.namespace, record.name);

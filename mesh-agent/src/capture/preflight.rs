@@ -129,10 +129,7 @@ pub fn check(config: &CaptureConfig) -> Result<File, PreflightError> {
     // Mounting is pointless, and perhaps not wanted, where capture cannot start anyway.
     if missing.is_empty() {
         missing.extend(mount_bpffs(&config.bpffs).err());
-        // Settings that are as they should be need no writing: what fails here may not matter.
-        if let Err(error) = procfs::make_writable() {
-            tracing::warn!(%error, "/proc/sys is read-only, and cannot be mounted otherwise");
-        }
+        procfs::prepare();
     }
     match cgroup {
         Some(cgroup) if missing.is_empty() => Ok(cgroup),

@@ -11,6 +11,14 @@ use rustix::{
 /// What container runtimes mount read-only over /proc.
 const SETTINGS: &str = "/proc/sys";
 
+/// Makes the settings writable in this mount namespace, as [`make_writable`] does. What cannot be is
+/// logged: settings that are as they should be need no writing, so it may not matter.
+pub fn prepare() {
+    if let Err(error) = make_writable() {
+        tracing::warn!(%error, "/proc/sys is read-only, and cannot be mounted otherwise");
+    }
+}
+
 /// Makes the settings writable in this mount namespace; whether they were not. Outside, and for
 /// other containers, nothing changes. It takes CAP_SYS_ADMIN, which the agent has anyway, and an
 /// AppArmor profile that lets it mount.
