@@ -8,7 +8,10 @@ use std::{
 use clap::{ArgAction, Args, Parser, Subcommand};
 use mesh_common::{listen::any, ports};
 
-use crate::{capture::PodNetns, departure::DaemonSet};
+use crate::{
+    capture::PodNetns,
+    departure::{self, DaemonSet},
+};
 
 /// The node agent of nodemesh.
 #[derive(Clone, Debug, Parser)]
@@ -77,6 +80,10 @@ pub struct Config {
     /// out of the mesh and cleans up before it ends
     #[arg(long, value_name = "NAMESPACE/NAME")]
     pub daemon_set: Option<DaemonSet>,
+    /// Where the token for the API server is, and its certificate. For tests: in a cluster both are
+    /// where Kubernetes puts them
+    #[arg(long, value_name = "DIR", hide = true, default_value = departure::ACCOUNT)]
+    pub service_account: PathBuf,
     /// cgroup v2 directory whose processes are captured [default: the root of the node's]
     #[arg(long, value_name = "DIR")]
     pub cgroup: Option<PathBuf>,

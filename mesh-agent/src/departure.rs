@@ -32,7 +32,7 @@ use tokio_rustls::TlsConnector;
 use crate::backoff::Backoff;
 
 /// Where Kubernetes puts the token and the certificate of the API server.
-const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+pub const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// How long one question may take. An end that is asked for may not be put off for long.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How often an API server that does not answer is asked at the end.
@@ -75,18 +75,18 @@ pub struct ApiServer {
 }
 
 impl ApiServer {
-    /// As the environment of a pod says.
+    /// As the environment of a pod says, with a service account's files in `account`.
     ///
     /// # Errors
     /// Where this is no pod.
-    pub fn of_pod() -> anyhow::Result<Self> {
+    pub fn of_pod(account: PathBuf) -> anyhow::Result<Self> {
         let variable = |name| {
             std::env::var(name).with_context(|| format!("{name} is not set: this is no pod"))
         };
         Ok(Self {
             host: variable("KUBERNETES_SERVICE_HOST")?,
             port: variable("KUBERNETES_SERVICE_PORT")?.parse()?,
-            account: ACCOUNT.into(),
+            account,
         })
     }
 

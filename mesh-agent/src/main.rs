@@ -256,7 +256,7 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
     tokio::spawn(renewal);
 
     let departure = match config.daemon_set {
-        Some(set) => Some(Departure::begin(ApiServer::of_pod()?, set)),
+        Some(set) => Some(Departure::begin(ApiServer::of_pod(config.service_account)?, set)),
         None => None,
     };
     tokio::select! {

@@ -28,6 +28,9 @@ struct Arguments {
     /// Let Roles and bindings decide who may do what.
     #[arg(long)]
     rbac: bool,
+    /// Let deleted pods stay until somebody ends them, as they wait for a kubelet.
+    #[arg(long)]
+    no_kubelets: bool,
     /// Write every request to standard error.
     #[arg(long)]
     log: bool,
@@ -35,7 +38,8 @@ struct Arguments {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let settings = Settings { rbac: arguments.rbac, log: arguments.log, ..Settings::default() };
+    let Arguments { rbac, no_kubelets, log, .. } = arguments;
+    let settings = Settings { rbac, kubelets: !no_kubelets, log, ..Settings::default() };
     let server = ApiServer::start_at(arguments.listen, &arguments.san, &arguments.dir, settings)?;
     if let Some(folder) = &arguments.folder {
         server.load(folder)?;

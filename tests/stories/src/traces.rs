@@ -3,12 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, Result};
-use mesh_harness::{Mesh, ledger::Ledger, mesh::READY, process, wait};
+use mesh_harness::{Mesh, cgroup, ledger::Ledger, mesh::READY, process, wait};
 use serde_json::Value;
 
 /// Maps whose entries come with pods and connections and have to go with them.
@@ -107,6 +108,21 @@ pub fn bpftool(arguments: &[&str]) -> Result<Value> {
         let seen = process::run(&mut command, READY)?;
         Ok(if seen.code == 0 { Some(serde_json::from_str(&seen.stdout)?) } else { None })
     })
+}
+
+/// How many BPF links hang at the mesh's cgroups and namespaces.
+pub fn kernel_links(mesh: &Mesh) -> Result<usize> {
+    let links = bpftool(&["link", "show"])?;
+    let mut ours = Vec::new();
+    for node in mesh.nodes() {
+        let path = mesh.layout().node_cgroup(&node.name);
+        ours.push(("cgroup_id", cgroup::id(&path)?));
+    }
+    for pod in mesh.pods() {
+        ours.push(("netns_ino", fs::metadata(pod.place.netns.path())?.ino()));
+    }
+    let is_ours = |link: &&Value| ours.iter().any(|(key, id)| link[key] == *id);
+    Ok(list(&links).filter(is_ours).count())
 }
 
 fn collect(directory: &Path, pins: &mut BTreeSet<PathBuf>) -> Result<()> {

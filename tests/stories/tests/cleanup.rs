@@ -1,10 +1,8 @@
 //! Nothing is left behind: by an agent that is cleaned up after, by a mesh, by a killed run.
 
-use std::os::unix::fs::MetadataExt;
-
 use anyhow::Result;
 use mesh_harness::{Mesh, ledger::Ledger, mesh::READY, wait};
-use mesh_stories::{WEB, shop};
+use mesh_stories::{WEB, shop, traces::kernel_links};
 
 /// The network of every pod as it is now.
 fn pods(mesh: &Mesh) -> Result<Vec<Ledger>> {
@@ -68,22 +66,4 @@ fn an_agent_that_ends_in_order_leaves_capture_in_place() -> Result<()> {
     assert_eq!(kernel_links(&mesh)?, before, "what was pinned is adopted");
     assert_eq!(mesh.pod("shop/frontend").curl(&url)?, "hello\n");
     Ok(())
-}
-
-/// How many BPF links hang at the mesh's cgroups and namespaces.
-fn kernel_links(mesh: &Mesh) -> Result<usize> {
-    let mut command = std::process::Command::new("bpftool");
-    command.args(["--json", "link", "show"]);
-    let seen = mesh_harness::process::run(&mut command, READY)?.success()?;
-    let links: Vec<serde_json::Value> = serde_json::from_str(&seen)?;
-    let mut ours = Vec::new();
-    for node in mesh.nodes() {
-        let path = mesh.layout().node_cgroup(&node.name);
-        ours.push(("cgroup_id", mesh_harness::cgroup::id(&path)?));
-    }
-    for pod in mesh.pods() {
-        ours.push(("netns_ino", std::fs::metadata(pod.place.netns.path())?.ino()));
-    }
-    let is_ours = |link: &&serde_json::Value| ours.iter().any(|(key, id)| link[key] == *id);
-    Ok(links.iter().filter(is_ours).count())
 }

@@ -48,6 +48,11 @@ impl MeshBuilder {
         }
     }
 
+    /// Where everything of the mesh will be.
+    pub fn layout(&self) -> Result<Layout> {
+        Layout::new(&self.id)
+    }
+
     /// Puts a pod, `namespace/name`, on a node.
     pub fn pod(mut self, node: &str, name: &str) -> Self {
         self.pods.push((node.to_owned(), name.to_owned(), None));
