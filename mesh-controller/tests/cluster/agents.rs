@@ -59,7 +59,7 @@ impl Agent {
 }
 
 /// A node with an agent, and a namespace in the mesh with these pods on that node.
-async fn cluster_with(pods: &[&str]) -> (Cluster, String) {
+pub async fn cluster_with(pods: &[&str]) -> (Cluster, String) {
     let cluster = Cluster::new().await;
     cluster.define_kinds().await;
     cluster.add_node("node-1").await;
