@@ -6,4 +6,5 @@ mod cluster;
 mod custom;
 mod kubectl;
 mod objects;
+mod overlays;
 mod reflectors;
