@@ -1,9 +1,6 @@
 //! `nodemesh` against an API server: the program as it is, over TLS.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    process::{Command, Output},
-};
+use std::process::{Command, Output};
 
 #[path = "cluster/bug_report.rs"]
 mod bug_report;
@@ -15,38 +12,44 @@ mod describe;
 mod install;
 #[path = "cluster/kubernetes.rs"]
 mod kubernetes;
+#[path = "cluster/server.rs"]
+mod server;
 #[path = "cluster/uninstall.rs"]
 mod uninstall;
 
-use mesh_apiserver::{ApiServer, Settings};
+use mesh_apiserver::Settings;
 use serde_json::{Value, json};
+use server::Server;
 use tempfile::TempDir;
 
 /// An API server and a folder of its own.
 struct Cluster {
-    server: ApiServer,
+    server: Server,
     folder: TempDir,
 }
 
 impl Cluster {
     fn start() -> Self {
-        Self::start_with(Settings::default())
+        let folder = tempfile::tempdir().expect("a folder");
+        Self { server: Server::start(folder.path()), folder }
     }
 
-    fn start_with(settings: Settings) -> Self {
+    /// For a test that has the server misbehave.
+    fn that_fails(settings: Settings) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a folder");
-        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let server = ApiServer::start(listen, folder.path(), settings);
-        Self { server: server.expect("an API server"), folder }
+        Some(Self { server: Server::that_fails(folder.path(), settings)?, folder })
     }
 
     /// As if the manifests had been applied.
     fn installed() -> Self {
-        let cluster = Self::start();
+        Self::start().with_manifests()
+    }
+
+    fn with_manifests(self) -> Self {
         for object in manifests() {
-            cluster.server.add(object).expect("a manifest");
+            self.server.add(object);
         }
-        cluster
+        self
     }
 
     fn agent(&self, name: &str, image: &str) {
@@ -63,7 +66,7 @@ impl Cluster {
                 "containers": [{ "name": "agent", "image": image }],
             },
         });
-        self.server.add(pod).expect("a pod");
+        self.server.add(pod);
     }
 
     fn run(&self, arguments: &[&str]) -> Ended {
@@ -118,8 +121,8 @@ fn version_says_where_versions_differ() {
 
 #[test]
 fn a_cluster_that_is_not_there_is_said_to_be_so() {
-    let cluster = Cluster::start();
-    cluster.server.stop_listening();
+    let Some(cluster) = Cluster::that_fails(Settings::default()) else { return };
+    cluster.server.own().stop_listening();
     let ended = cluster.run(&["upgrade"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.err.contains("the API server is not reached"), "{ended:?}");
@@ -162,7 +165,7 @@ fn authz_reads_the_objects_where_a_cluster_is_named() {
         pod("batch", "10.0.0.2"),
         policy,
     ] {
-        cluster.server.add(object).expect("an object");
+        cluster.server.add(object);
     }
     let kubeconfig = cluster.server.kubeconfig().to_string_lossy().into_owned();
     let ask = |words: &[&str]| {

@@ -54,7 +54,7 @@ fn a_bug_report_has_captures_names_of_webhooks_and_what_agents_did_not_say() {
     });
     let mine = [map("captures.node-1"), map("somebody-elses"), restarted];
     for object in webhook().into_iter().chain(mine) {
-        cluster.server.add(object).expect("an object");
+        cluster.server.add(object);
     }
     let report = report(&cluster);
     let maps = &report["/api/v1/namespaces/nodemesh-system/configmaps"];

@@ -7,7 +7,8 @@ use crate::Cluster;
 
 #[test]
 fn check_before_an_installation_names_missing_rights_and_old_kernels() {
-    let cluster = Cluster::start_with(Settings { rbac: true, ..Settings::default() });
+    let settings = Settings { rbac: true, ..Settings::default() };
+    let Some(cluster) = Cluster::that_fails(settings) else { return };
     let node = json!({
         "apiVersion": "v1",
         "kind": "Node",
@@ -42,7 +43,7 @@ fn check_before_an_installation_names_missing_rights_and_old_kernels() {
         }),
     ];
     for object in reader.into_iter().chain([node]) {
-        cluster.server.add(object).expect("an object");
+        cluster.server.add(object);
     }
     let admin = cluster.run(&["check", "--pre"]);
     assert!(admin.out.contains("✓ is new enough: v1."), "{admin:?}");
@@ -51,7 +52,7 @@ fn check_before_an_installation_names_missing_rights_and_old_kernels() {
     }
     assert!(admin.out.contains("✗ old: Linux 5.15.0, too old"), "{admin:?}");
 
-    let kubeconfig = cluster.server.kubeconfig_of("reader", &[]).expect("a kubeconfig");
+    let kubeconfig = cluster.server.own().kubeconfig_of("reader", &[]).expect("a kubeconfig");
     let reader = cluster.run(&["check", "--pre", "--kubeconfig", &kubeconfig.to_string_lossy()]);
     assert_eq!(reader.code, Some(1), "{reader:?}");
     let missing = "✗ you may not patch daemonsets.apps in nodemesh-system";
@@ -136,7 +137,7 @@ const HOOK: &str = "ValidatingWebhookConfiguration policy, validate.example.com 
 fn check_says_what_strict_would_break_before_it_is_strict() {
     let cluster = Cluster::installed();
     for object in webhook() {
-        cluster.server.add(object).expect("an object");
+        cluster.server.add(object);
     }
     let before = cluster.run(&["check"]);
     let would = format!("! {HOOK}, which hooks/hook would refuse once strict");
@@ -148,7 +149,7 @@ fn check_says_what_strict_would_break_before_it_is_strict() {
         "metadata": { "name": "strict", "namespace": "hooks" },
         "spec": { "mode": "STRICT" },
     });
-    cluster.server.add(strict).expect("a policy");
+    cluster.server.add(strict);
     let after = cluster.run(&["check"]);
     assert_eq!(after.code, Some(1), "{after:?}");
     assert!(after.out.contains(&format!("✗ {HOOK}, but hooks/hook: denied")), "{after:?}");
@@ -156,12 +157,13 @@ fn check_says_what_strict_would_break_before_it_is_strict() {
 
 #[test]
 fn check_goes_on_where_one_kind_may_not_be_listed() {
-    let cluster = Cluster::installed();
+    let Some(cluster) = Cluster::that_fails(Settings::default()) else { return };
+    let cluster = cluster.with_manifests();
     for object in webhook() {
-        cluster.server.add(object).expect("an object");
+        cluster.server.add(object);
     }
     let refuse = |resource: &str| {
-        cluster.server.fail(Failure {
+        cluster.server.own().fail(Failure {
             requests: 1,
             code: 403,
             retry_after: None,
@@ -183,7 +185,7 @@ fn check_goes_on_where_one_kind_may_not_be_listed() {
 fn check_names_pods_that_cannot_be_in_the_mesh_and_policies_of_others() {
     let cluster = Cluster::installed();
     for object in webhook() {
-        cluster.server.add(object).expect("an object");
+        cluster.server.add(object);
     }
     let host = json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -215,7 +217,7 @@ fn check_names_pods_that_cannot_be_in_the_mesh_and_policies_of_others() {
         "metadata": { "name": "l7", "namespace": "hooks" },
     });
     for object in [host, definition, policy] {
-        cluster.server.add(object).expect("an object");
+        cluster.server.add(object);
     }
     let ended = cluster.run(&["check"]);
     assert!(

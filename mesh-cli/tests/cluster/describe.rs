@@ -7,7 +7,7 @@ use crate::{Cluster, check::webhook};
 fn cluster() -> Cluster {
     let cluster = Cluster::installed();
     for object in webhook() {
-        cluster.server.add(object).expect("an object");
+        cluster.server.add(object);
     }
     cluster
 }
@@ -42,7 +42,7 @@ fn a_pod_is_described_with_what_its_agent_told_the_controller() {
 
     // As the controller keeps it.
     let captured = pod("captured", &json!({}), &json!({}), &running("10.0.0.2"));
-    cluster.server.add(captured).expect("a pod");
+    cluster.server.add(captured);
     let uid = crate::kubernetes::Kubernetes::of(&cluster)
         .get("/api/v1/namespaces/hooks/pods/captured")["metadata"]["uid"]
         .clone();
@@ -54,7 +54,7 @@ fn a_pod_is_described_with_what_its_agent_told_the_controller() {
         },
         "data": { "node": "node-1", "stamp": "1.1", "uids": uid },
     });
-    cluster.server.add(map).expect("a ConfigMap");
+    cluster.server.add(map);
     let after = cluster.run(&["describe", "pod", "captured", "-n", "hooks"]);
     assert_eq!(row(&after.out, "captured"), "yes", "{after:?}");
 }
@@ -74,7 +74,7 @@ fn a_pod_that_is_not_in_the_mesh_says_why() {
         pod("out", &disabled, &json!({}), &running("10.0.0.3")),
         pod("new", &json!({}), &json!({}), &json!({ "phase": "Pending" })),
     ] {
-        cluster.server.add(object).expect("a pod");
+        cluster.server.add(object);
     }
     for (name, why) in [
         ("host", "no: it uses its node's network (hostNetwork), which cannot be captured"),
@@ -123,7 +123,7 @@ fn a_service_is_described_with_its_pods_and_routes() {
         })
     };
     for object in [definition, route("good", 443), route("wrong", 80)] {
-        cluster.server.add(object).expect("an object");
+        cluster.server.add(object);
     }
     let ended = cluster.run(&["describe", "service", "hooks/hook"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -150,7 +150,7 @@ fn config_says_where_each_value_comes_from() {
         "apiVersion": "nodemesh.dev/v1alpha1", "kind": "MeshConfig", "metadata": { "name": "default" },
         "spec": { "peer": { "mode": "STRICT" }, "authorization": { "default": "DENY" } },
     });
-    cluster.server.add(config).expect("a MeshConfig");
+    cluster.server.add(config);
     let set = shown();
     for (setting, value) in [("peer mode", "STRICT"), ("what no policy governs", "DENY")] {
         assert!(row(&set, setting).starts_with(value), "{set}");

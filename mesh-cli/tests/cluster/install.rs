@@ -46,7 +46,7 @@ fn of_another_version(image: &str) -> Cluster {
         if let Some(it) = object.pointer_mut("/spec/template/spec/containers/0/image") {
             *it = image.into();
         }
-        cluster.server.add(object).expect("a manifest");
+        cluster.server.add(object);
     }
     cluster
 }
@@ -103,11 +103,15 @@ fn agents_follow_when_the_controller_is_ready() {
         let controller = kubernetes.get(CONTROLLER);
         let status = json!({
             "observedGeneration": controller["metadata"]["generation"],
-            "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2,
+            "replicas": 2, "updatedReplicas": 2, "readyReplicas": 2, "availableReplicas": 2,
         });
         kubernetes.set_status(CONTROLLER, &status);
         let agents = kubernetes.get(AGENTS);
-        let status = json!({ "observedGeneration": agents["metadata"]["generation"] });
+        let status = json!({
+            "observedGeneration": agents["metadata"]["generation"],
+            "currentNumberScheduled": 0, "desiredNumberScheduled": 0, "numberMisscheduled": 0,
+            "numberReady": 0,
+        });
         kubernetes.set_status(AGENTS, &status);
     });
     let ended = cluster.run(&["upgrade", "--timeout", "30"]);
@@ -122,7 +126,7 @@ fn agents_follow_when_the_controller_is_ready() {
 fn a_mesh_is_not_made_strict_where_callers_would_be_refused() {
     let cluster = Cluster::installed();
     for object in webhook() {
-        cluster.server.add(object).expect("an object");
+        cluster.server.add(object);
     }
     let kubernetes = Kubernetes::of(&cluster);
     let config = "/apis/nodemesh.dev/v1alpha1/meshconfigs/default";

@@ -1,12 +1,13 @@
 //! The controllers of Kubernetes, as far as a test plays them.
 
 use std::{
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::{Request, header};
@@ -21,6 +22,8 @@ use crate::Cluster;
 
 /// How often a played controller looks.
 const LOOK: Duration = Duration::from_millis(50);
+/// A real API server takes some seconds; other tests want the machine, too.
+const START: Duration = Duration::from_secs(120);
 
 /// An administrator of a cluster.
 #[derive(Clone)]
@@ -37,9 +40,14 @@ pub struct Played {
 
 impl Kubernetes {
     pub fn of(cluster: &Cluster) -> Self {
+        Self::by(&cluster.server.kubeconfig())
+    }
+
+    /// The user of a kubeconfig.
+    pub fn by(kubeconfig: &Path) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
-        let file = Kubeconfig::read_from(cluster.server.kubeconfig()).expect("a kubeconfig");
+        let file = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
         let client = runtime.block_on(async {
             let options = KubeConfigOptions::default();
             let config = Config::from_custom_kubeconfig(file, &options).await;
@@ -52,6 +60,36 @@ impl Kubernetes {
     pub fn get(&self, path: &str) -> Value {
         let request = Request::get(path).body(Vec::new()).expect("a request");
         self.runtime.block_on(self.client.request(request)).unwrap_or_default()
+    }
+
+    /// The items of the list at `path`.
+    pub fn list(&self, path: &str) -> Vec<Value> {
+        self.get(path)["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Waits until the API server answers.
+    pub fn wait(&self) {
+        let end = Instant::now() + START;
+        while self.list("/api/v1/namespaces").is_empty() {
+            assert!(Instant::now() < end, "the API server does not answer");
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// Makes an object with its status.
+    pub fn create(&self, object: Value) {
+        let created = self.runtime.block_on(mesh_apiserver::create(&self.client, object));
+        created.unwrap_or_else(|error| panic!("{error:#}"));
+    }
+
+    /// Puts `object` to `path`.
+    pub fn put(&self, path: &str, object: &Value) {
+        let request = Request::put(path)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(object.to_string().into_bytes())
+            .expect("a request");
+        // It may be gone meanwhile.
+        let _gone = self.runtime.block_on(self.client.request::<Value>(request));
     }
 
     /// Gives what is at `path` this status, where it is there.

@@ -14,7 +14,7 @@ use kube::{
     api::{DeleteParams, PostParams},
     config::Kubeconfig,
 };
-use mesh_apiserver::{ApiServer, Envtest, Settings as ServerSettings};
+use mesh_apiserver::{ApiServer, Envtest, Settings as ServerSettings, create};
 use mesh_controller::{
     kubernetes,
     run::{Settings, Started, Starting},
@@ -144,7 +144,9 @@ impl Cluster {
     pub async fn put(&self, object: Value) {
         match &self.target {
             Target::StandIn(server) => server.add(object).expect("stored"),
-            Target::Envtest(_) => real::create(&self.client().await, object).await,
+            Target::Envtest(_) => {
+                create(&self.client().await, object).await.expect("created");
+            }
             Target::Real(turn) => turn.create(object).await,
         }
     }

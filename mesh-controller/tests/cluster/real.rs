@@ -17,14 +17,13 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams},
     config::Kubeconfig,
-    core::{GroupVersionKind, TypeMeta},
-    discovery::pinned_kind,
 };
+use mesh_apiserver::{create, is_own_definition};
 use mesh_controller::kubernetes;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::until;
 
@@ -97,10 +96,10 @@ impl Turn {
     /// Makes an object that is known to be a test's, but for definitions of nodemesh's kinds, which
     /// stay.
     pub async fn create(&self, mut object: Value) {
-        if !is_definition_of_ours(&object) {
+        if !is_own_definition(&object) {
             object["metadata"]["labels"][LABEL] = "true".into();
         }
-        create(&self.client, object).await;
+        create(&self.client, object).await.expect("created");
     }
 
     /// Deletes what tests made.
@@ -137,47 +136,5 @@ impl Turn {
         let api: Api<K> = Api::all(self.client.clone());
         let deleted = api.delete_collection(&DeleteParams::default(), which).await;
         deleted.unwrap_or_else(|error| panic!("{} are not deleted: {error}", K::plural(&())));
-    }
-}
-
-fn is_definition_of_ours(object: &Value) -> bool {
-    let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    object["kind"] == "CustomResourceDefinition" && name.ends_with(".nodemesh.dev")
-}
-
-/// Makes an object as a controller or a person would.
-pub async fn create(client: &Client, mut object: Value) {
-    let may_be_there = is_definition_of_ours(&object);
-    let types: TypeMeta = serde_json::from_value(object.clone()).expect("an object");
-    let gvk = GroupVersionKind::try_from(types).expect("an object");
-    let status = object["status"].take();
-    if let Some(fields) = object.as_object_mut() {
-        fields.remove("status");
-    }
-    let object: DynamicObject = serde_json::from_value(object).expect("an object");
-    let name = object.name_any();
-    let what = format!("{} {name}", gvk.kind);
-    // Kinds are served a moment after their definition, and accounts follow their namespace.
-    let (resource, _) = until(&what, async || pinned_kind(client, &gvk).await.ok()).await;
-    let api: Api<DynamicObject> = match object.namespace() {
-        Some(namespace) => Api::namespaced_with(client.clone(), &namespace, &resource),
-        None => Api::all_with(client.clone(), &resource),
-    };
-    if may_be_there {
-        let parameters = PatchParams::apply("nodemesh-test").force();
-        api.patch(&name, &parameters, &Patch::Apply(&object)).await.expect("applied");
-    } else {
-        let end = tokio::time::Instant::now() + Duration::from_secs(30);
-        while let Err(error) = api.create(&PostParams::default(), &object).await {
-            let text = error.to_string();
-            let is_early = text.contains("serviceaccount") || text.contains("404");
-            assert!(is_early && tokio::time::Instant::now() < end, "{what}: {text}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
-    if !status.is_null() {
-        let patch = Patch::Merge(json!({"status": status}));
-        let patched = api.patch_status(&name, &PatchParams::default(), &patch).await;
-        patched.unwrap_or_else(|error| panic!("status of {what}: {error}"));
     }
 }

@@ -19,6 +19,7 @@ mod builtin;
 mod cluster;
 mod convert;
 mod crd;
+mod create;
 mod defaults;
 mod discovery;
 mod effects;
@@ -46,6 +47,7 @@ mod validate;
 
 pub use self::{
     cluster::Settings,
+    create::{create, is_own_definition},
     envtest::Envtest,
     fault::Failure,
     handle::{ApiServer, Counts},
