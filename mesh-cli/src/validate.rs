@@ -1,15 +1,20 @@
-//! `nodemesh validate`: what the controller would say of these files, without a controller.
+//! `nodemesh validate`: what the controller would say of these files, once they are applied to a
+//! cluster, without either.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
 use mesh_common::{identity::TrustDomain, model::ResourceKind};
 use mesh_controller::{
     captured::Captures,
     compile::{ObjectStatus, compile, statuses},
-    source::{Objects, file::Folder},
+    object::{Object, ServiceAddresses},
+    source::{Objects, manifests::Manifests},
 };
 
 /// Reads Kubernetes YAML as the controller does and prints every problem.
+///
+/// The files are judged as they are before `kubectl apply`: kinds that the mesh does not read are
+/// skipped, and Services may be without the clusterIP that a cluster gives them.
 ///
 /// Exit status: 0 where there is none, 1 where there are some, 2 for wrong usage.
 #[derive(Debug, clap::Args)]
@@ -34,13 +39,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         eprintln!("nodemesh: {}: {error}", args.filename.display());
         return Ok(ExitCode::from(USAGE));
     }
-    let (_, objects) = Folder::load(&args.filename);
+    let Manifests { objects, skipped } = Manifests::load(&args.filename);
     let (lines, statuses, summary) = report(&objects, &args.trust_domain);
     for line in &lines {
         println!("{line}");
     }
     for status in &statuses {
         println!("{}", line(status));
+    }
+    for note in skipped_note(&skipped).into_iter().chain(address_note(&objects)) {
+        println!("{note}");
     }
     println!("{summary}");
     Ok(if lines.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -85,6 +93,29 @@ fn report(
     (lines, statuses(objects, &compiled), summary)
 }
 
+/// Which kinds the mesh does not read.
+fn skipped_note(skipped: &BTreeMap<String, usize>) -> Option<String> {
+    let kinds: Vec<_> = skipped.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    (!kinds.is_empty()).then(|| format!("skipped, not read by the mesh: {}", kinds.join(", ")))
+}
+
+/// Which Services have an address yet to come: only a cluster gives any.
+fn address_note(objects: &Objects) -> Option<String> {
+    let is_without = |object: &Object| match object {
+        Object::Service(service) => service.addresses == ServiceAddresses::Virtual(Vec::new()),
+        _ => false,
+    };
+    let services = objects.in_use.iter().filter(|(_, (object, _))| is_without(object));
+    let names: Vec<_> = services.map(|(key, _)| key.name.to_string()).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "without clusterIP, which a cluster gives and `mesh-controller serve --source` needs \
+             written: Service {}",
+            names.join(", ")
+        )
+    })
+}
+
 fn counted(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
@@ -103,7 +134,7 @@ mod tests {
             "apiVersion: v1\nkind: Node\nmetadata:\n  name: a\n---\napiVersion: v1\nkind: Pod\n\
              metadata:\n  name: b\nstatus:\n  podIP: nowhere\n",
         )?;
-        let (_, objects) = Folder::load(&file);
+        let objects = Manifests::load(&file).objects;
         let trust_domain = TrustDomain::DEFAULT.parse().expect("a literal");
         let (lines, statuses, summary) = report(&objects, &trust_domain);
         std::fs::remove_dir_all(&dir)?;

@@ -2,7 +2,7 @@
 //!
 //! [`mod@file`] reads and watches the folder, [`cluster`] watches an API server; [`decode`] makes
 //! objects of what either has, and [`Merger`] decides which version of each object is in use. One
-//! bad document never costs another its place.
+//! bad document never costs another its place. [`manifests`] reads what is yet to be applied.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,6 +16,7 @@ use crate::object::{Object, ObjectKey};
 pub mod cluster;
 pub mod decode;
 pub mod file;
+pub mod manifests;
 pub mod node;
 pub mod yaml;
 

@@ -11,7 +11,7 @@ use mesh_common::{
 use mesh_controller::{
     captured::Captures,
     compile::{Compiled, compile},
-    source::file::Folder,
+    source::manifests::Manifests,
 };
 
 /// Judges one connection as the called pod's agent would, from files alone.
@@ -44,7 +44,7 @@ impl Check {
     pub fn answer(&self) -> anyhow::Result<(bool, String)> {
         std::fs::metadata(&self.filename)
             .with_context(|| format!("{}", self.filename.display()))?;
-        let (_, objects) = Folder::load(&self.filename);
+        let objects = Manifests::load(&self.filename).objects;
         for refusal in &objects.refusals {
             eprintln!("nodemesh: not in use: {refusal}");
         }

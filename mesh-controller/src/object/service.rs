@@ -27,7 +27,8 @@ pub struct Service {
 /// What stands for a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServiceAddresses {
-    /// Cluster IPs, each family at most once.
+    /// Cluster IPs, each family at most once; none where the Service is yet to be applied and they
+    /// yet to be given out.
     Virtual(Vec<IpAddr>),
     /// Nothing: names resolve to the pods.
     Headless,
@@ -39,6 +40,24 @@ impl TryFrom<v1::Service> for Service {
     type Error = FieldError;
 
     fn try_from(service: v1::Service) -> Result<Self, FieldError> {
+        let service = Self::unapplied(service)?;
+        match &service.addresses {
+            ServiceAddresses::Virtual(addresses) if addresses.is_empty() => Err(FieldError::new(
+                "spec.clusterIP",
+                "missing; write the address, or `None` for a headless Service: only a cluster gives \
+                 addresses out",
+            )),
+            _ => Ok(service),
+        }
+    }
+}
+
+impl Service {
+    /// The Service as it is written before an API server gave it an address.
+    ///
+    /// # Errors
+    /// Where a field cannot be used.
+    pub fn unapplied(service: v1::Service) -> Result<Self, FieldError> {
         let name = fields::named(&service.metadata)?;
         let spec = service.spec.unwrap_or_default();
         let target_names = target_names(spec.ports.as_deref().unwrap_or_default());
@@ -74,10 +93,6 @@ fn service_addresses(spec: &v1::ServiceSpec) -> Result<ServiceAddresses, FieldEr
     let first = first.map(|text| fields::address("spec.clusterIP", text)).transpose()?;
     let all = addresses("spec.clusterIPs", all.iter().map(String::as_str))?;
     match (first, all.first()) {
-        (None, None) => Err(FieldError::new(
-            "spec.clusterIP",
-            "missing; write the address, or `None` for a headless Service",
-        )),
         (Some(first), None) => Ok(ServiceAddresses::Virtual(vec![first])),
         (Some(first), Some(head)) if first != *head => Err(FieldError::new(
             "spec.clusterIPs",

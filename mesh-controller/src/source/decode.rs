@@ -10,12 +10,13 @@ use mesh_common::model::NamespacedName;
 use serde::de::DeserializeOwned;
 
 use super::{
-    Parsed, Place,
+    Parsed, Place, manifests,
     node::{Node, TreeError, Value},
 };
 use crate::object::{
     AuthorizationPolicyObject, FieldError, GrpcRouteObject, HttpRouteObject, Kind,
-    MeshConfigObject, Object, ObjectKey, PeerPolicyObject, TcpRouteObject, TlsRouteObject, named,
+    MeshConfigObject, Object, ObjectKey, PeerPolicyObject, Service, TcpRouteObject, TlsRouteObject,
+    named,
 };
 
 /// What a field that Kubernetes' types do not have is.
@@ -23,13 +24,15 @@ use crate::object::{
 pub enum Fields {
     /// A mistake: people wrote this.
     Written,
+    /// A mistake too; and what an API server fills in is not there yet.
+    Unapplied,
     /// A newer version's: an API server serves this, and has checked it. nodemesh's own kinds
     /// refuse unknown fields all the same: a rule without one of its conditions matches more.
     Served,
 }
 
 /// The object that `node` is; `place` says where a line of it is.
-pub fn one(node: &Node, fields: Fields, place: &impl Fn(u64) -> Place) -> Parsed {
+pub fn one(node: &Node, fields: Fields, place: &dyn Fn(u64) -> Place) -> Parsed {
     match kind(node) {
         Ok(kind) => of_kind(node, kind, fields, place),
         Err(error) => {
@@ -40,7 +43,7 @@ pub fn one(node: &Node, fields: Fields, place: &impl Fn(u64) -> Place) -> Parsed
 }
 
 /// The object of `kind` that `node` is.
-pub fn of_kind(node: &Node, kind: Kind, fields: Fields, place: &impl Fn(u64) -> Place) -> Parsed {
+pub fn of_kind(node: &Node, kind: Kind, fields: Fields, place: &dyn Fn(u64) -> Place) -> Parsed {
     let key = key(node, kind);
     match object(node, kind, fields) {
         Ok(object) => Parsed {
@@ -53,6 +56,12 @@ pub fn of_kind(node: &Node, kind: Kind, fields: Fields, place: &impl Fn(u64) -> 
             Parsed { place: place(line), key, object: Err(error.to_string()) }
         }
     }
+}
+
+/// What to call `node`, where it is of a kind that no mesh reads.
+pub(super) fn unread(node: &Node) -> Option<String> {
+    let text = |field| node.get(field).and_then(Node::as_text);
+    manifests::unread(text("kind")?, text("apiVersion")?)
 }
 
 fn kind(node: &Node) -> Result<Kind, TreeError> {
@@ -99,6 +108,9 @@ fn object(node: &Node, kind: Kind, fields: Fields) -> Result<Object, TreeError> 
         Kind::Namespace => Object::Namespace(read::<core::Namespace, _>(node, fields)?),
         Kind::Node => Object::Node(read::<core::Node, _>(node, fields)?),
         Kind::Pod => Object::Pod(read::<core::Pod, _>(node, fields)?),
+        Kind::Service if fields == Fields::Unapplied => {
+            Object::Service(read_as(node, fields, Service::unapplied)?)
+        }
         Kind::Service => Object::Service(read::<core::Service, _>(node, fields)?),
         Kind::ServiceAccount => {
             Object::ServiceAccount(read::<core::ServiceAccount, _>(node, fields)?)
@@ -127,11 +139,19 @@ where
     T: DeserializeOwned,
     U: TryFrom<T, Error = FieldError>,
 {
+    read_as(node, fields, U::try_from)
+}
+
+fn read_as<T: DeserializeOwned, U>(
+    node: &Node,
+    fields: Fields,
+    convert: impl FnOnce(T) -> Result<U, FieldError>,
+) -> Result<U, TreeError> {
     let written = match fields {
-        Fields::Written => node.read::<T>()?,
+        Fields::Written | Fields::Unapplied => node.read::<T>()?,
         Fields::Served => T::deserialize(node)?,
     };
-    U::try_from(written).map_err(|error| TreeError {
+    convert(written).map_err(|error| TreeError {
         line: Some(node.line_of(&error.path)),
         path: error.path,
         reason: error.reason,

@@ -19,7 +19,7 @@ use std::{
 
 use ring::digest::{SHA256, digest};
 
-use super::{Documents, Merger, Objects, Origin, yaml};
+use super::{Documents, Merger, Objects, Origin, Parsed, yaml};
 
 /// How long after a look the folder is looked at again.
 const POLL: Duration = Duration::from_millis(300);
@@ -115,18 +115,30 @@ impl Folder {
             return;
         };
         self.used.insert(file.clone(), content_digest(content));
-        let documents = match content {
-            Err(reason) => Err(reason.clone()),
-            Ok(bytes) => match std::str::from_utf8(bytes) {
-                Ok(text) => Ok(yaml::parse(&file, text)),
-                Err(error) => {
-                    let line = bytes[..error.valid_up_to()].split(|byte| *byte == b'\n').count();
-                    Err(format!("line {line} is not UTF-8; save the file as UTF-8"))
-                }
-            },
-        };
+        let documents = documents(content, |text| yaml::parse(&file, text));
         self.files.insert(Origin::File(file), documents);
     }
+}
+
+/// The manifests under `root`; `skipped` counts what no mesh reads.
+pub(super) fn manifests(
+    root: &Path,
+    skipped: &mut BTreeMap<String, usize>,
+) -> BTreeMap<Origin, Documents> {
+    let mut files = BTreeMap::new();
+    for (file, content) in read_tree(root) {
+        let documents = documents(&content, |text| yaml::manifests(&file, text, skipped));
+        files.insert(Origin::File(file), documents);
+    }
+    files
+}
+
+fn documents(content: &Content, parse: impl FnOnce(&str) -> Vec<Parsed>) -> Documents {
+    let bytes = content.as_ref().map_err(Clone::clone)?;
+    std::str::from_utf8(bytes).map(parse).map_err(|error| {
+        let line = bytes[..error.valid_up_to()].split(|byte| *byte == b'\n').count();
+        format!("line {line} is not UTF-8; save the file as UTF-8")
+    })
 }
 
 fn content_digest(content: &Content) -> Digest {

@@ -1,6 +1,6 @@
 //! From YAML text to objects, document by document.
 
-use std::{borrow::Cow, path::Path, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, path::Path, sync::Arc};
 
 use serde_saphyr::{
     DefaultMessageFormatter, Localizer, Location, Options, SnippetMode, budget, options,
@@ -23,6 +23,29 @@ const NODES: usize = 250_000;
 
 /// The objects of `text`, the content of `file`. Empty documents are no objects.
 pub fn parse(file: &Arc<Path>, text: &str) -> Vec<Parsed> {
+    read(file, text, |node, place| Some(decode::one(node, Fields::Written, &place)))
+}
+
+/// The same of what is yet to be applied; `skipped` counts what no mesh reads.
+pub fn manifests(
+    file: &Arc<Path>,
+    text: &str,
+    skipped: &mut BTreeMap<String, usize>,
+) -> Vec<Parsed> {
+    read(file, text, |node, place| match decode::unread(node) {
+        Some(kind) => {
+            *skipped.entry(kind).or_default() += 1;
+            None
+        }
+        None => Some(decode::one(node, Fields::Unapplied, &place)),
+    })
+}
+
+fn read(
+    file: &Arc<Path>,
+    text: &str,
+    mut one: impl FnMut(&Node, &dyn Fn(u64) -> Place) -> Option<Parsed>,
+) -> Vec<Parsed> {
     let mut parsed = Vec::new();
     for (at, document) in documents(text).into_iter().enumerate() {
         let place = |line: u64| Place::File {
@@ -32,7 +55,9 @@ pub fn parse(file: &Arc<Path>, text: &str) -> Vec<Parsed> {
         };
         match tree(&document) {
             Ok(Node { value: Value::Null, .. }) => {}
-            Ok(node) => objects(&node, &place, &mut parsed),
+            Ok(node) => {
+                parsed.extend(items(&node).into_iter().filter_map(|item| one(item, &place)));
+            }
             Err((line, reason)) => {
                 let reason = format!("not YAML: {reason}");
                 parsed.push(Parsed { place: place(line), key: None, object: Err(reason) });
@@ -127,19 +152,15 @@ fn parser_options() -> Options {
     options
 }
 
-/// Adds the object of `node`, or the items of the List that it is.
-fn objects(node: &Node, place: &impl Fn(u64) -> Place, parsed: &mut Vec<Parsed>) {
+/// The items of the List that `node` is, or else itself.
+fn items(node: &Node) -> Vec<&Node> {
     let kind = node.get("kind").and_then(Node::as_text);
     let items = node.get("items").map(|items| &items.value);
     match (kind, items) {
-        (Some("List"), Some(Value::List(items))) => {
-            for item in items {
-                // Lists do not nest: an item of kind List is an unknown kind.
-                parsed.push(decode::one(item, Fields::Written, place));
-            }
-        }
-        (Some("List"), None | Some(Value::Null)) => {}
-        _ => parsed.push(decode::one(node, Fields::Written, place)),
+        // Lists do not nest: an item of kind List is an unknown kind.
+        (Some("List"), Some(Value::List(items))) => items.iter().collect(),
+        (Some("List"), None | Some(Value::Null)) => Vec::new(),
+        _ => vec![node],
     }
 }
 
