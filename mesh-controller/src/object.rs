@@ -129,14 +129,11 @@ impl Kind {
                 &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"]
             }
             Self::GrpcRoute => &["gateway.networking.k8s.io/v1"],
-            Self::TlsRoute => &[
+            Self::TlsRoute | Self::TcpRoute => &[
                 "gateway.networking.k8s.io/v1",
                 "gateway.networking.k8s.io/v1alpha3",
                 "gateway.networking.k8s.io/v1alpha2",
             ],
-            Self::TcpRoute => {
-                &["gateway.networking.k8s.io/v1alpha3", "gateway.networking.k8s.io/v1alpha2"]
-            }
         }
     }
 

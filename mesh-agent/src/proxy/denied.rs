@@ -45,6 +45,10 @@ impl Denied<'_> {
         if self.is_found_at_own_address() {
             remember(self.upstream.address, until);
         }
+        // Where the next connection goes is for a route to say.
+        if self.route.decided_by.is_some() {
+            return;
+        }
         if let Some(until) = self.all_refuse(service, until) {
             remember(self.destination, until);
         }

@@ -21,6 +21,12 @@ pub(super) enum Failure {
     /// The Service has no ready endpoint for that port.
     #[error("no ready endpoint for this port of the Service")]
     NoEndpoint,
+    /// There are routes for the connections to this port, and none is for this one.
+    #[error("no TLSRoute of this port is for {}", .0.as_deref().unwrap_or("what names no server"))]
+    NoRoute(Option<String>),
+    /// The route leads nowhere.
+    #[error("{route} has no valid backend: {reason}")]
+    NoBackend { route: String, reason: String },
     /// The address may be a pod's, and the caller is one that shall not speak plaintext to pods.
     #[error(
         "the controller does not say who has {0}, and the caller is strict; see `nodemesh status`"
@@ -99,6 +105,8 @@ impl Failure {
             Self::Denied(_)
             | Self::Refused(_)
             | Self::NoEndpoint
+            | Self::NoRoute(_)
+            | Self::NoBackend { .. }
             | Self::Unanswered(_)
             | Self::Handshake(_)
             | Self::Rejected(_)

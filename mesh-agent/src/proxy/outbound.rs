@@ -21,8 +21,8 @@ use super::{
     record::Record,
     relay,
     revoke::Leash,
-    route,
-    sniff::Spoken,
+    route::{self, Route},
+    sniff::{self, Spoken},
     worker::Context,
 };
 use crate::observe::flow::Reporter;
@@ -50,7 +50,7 @@ pub(super) async fn serve(
     record.destination_address(destination);
 
     let connected = tokio::select! {
-        connected = connect(&context, &pod, destination, is_answered, &mut record) => connected,
+        connected = connect(&context, &pod, &client, destination, is_answered, &mut record) => connected,
         _ = relay::failure(&client) => Err(Failure::CallerLeft),
         () = pod.gone() => Err(Failure::PodGone),
     };
@@ -87,13 +87,16 @@ async fn http_service(
     let snapshot = &context.shared.snapshot;
     let service = snapshot.service_at(destination.ip()).filter(|_| context.shared.http)?;
     let port = service.ports.iter().find(|port| port.port == destination.port())?;
+    // Whoever attaches a route says what it is: requests, or connections that are not looked into.
+    let routes = snapshot.routes_for(destination, &pod.pod.name.namespace);
+    if routes.as_ref().is_some_and(|routes| routes.are_for_connections()) {
+        return None;
+    }
     let is_http = match protocol::declared(port) {
         Some(Protocol::Http | Protocol::Http2) => true,
         Some(Protocol::Opaque) => false,
-        // Whoever attaches a route says that it is HTTP.
         None => {
-            let namespace = &pod.pod.name.namespace;
-            snapshot.routes_for(destination, namespace).is_some() || {
+            routes.is_some() || {
                 let spoken = context.shared.silent.listen(client, destination).await;
                 matches!(spoken, Spoken::Http1 | Spoken::Http2)
             }
@@ -124,13 +127,14 @@ fn original_destination(
 async fn connect(
     context: &Context,
     pod: &ServedPod,
+    client: &TcpStream,
     destination: SocketAddr,
     is_answered: bool,
     record: &mut Record,
 ) -> Result<Connected, Failure> {
     let shared = &*context.shared;
     let asked = shared.denials.ask();
-    let route = route::choose(shared, destination);
+    let route = way(context, pod, client, destination, record).await?;
     if route.is_unknown() && !is_answered {
         if is_strict(context, pod) {
             return Err(Failure::Unanswered(destination.ip()));
@@ -138,9 +142,6 @@ async fn connect(
         record.caveat("the controller does not say who has the address: taken for outside");
     }
     let mut failure = Failure::NoEndpoint;
-    if let Some(service) = &route.service {
-        record.service(service.clone());
-    }
     for upstream in &route.upstreams {
         record.upstream(upstream);
         match reach::connect(context, pod, upstream).await {
@@ -160,6 +161,34 @@ async fn connect(
         }
     }
     Err(failure)
+}
+
+/// Where the Service at `destination`, or a route of it, leads `client`.
+async fn way(
+    context: &Context,
+    pod: &ServedPod,
+    client: &TcpStream,
+    destination: SocketAddr,
+    record: &mut Record,
+) -> Result<Route, Failure> {
+    let shared = &*context.shared;
+    let Some(service) = shared.snapshot.service_at(destination.ip()) else {
+        return Ok(route::choose(shared, destination));
+    };
+    record.service(service.name.clone());
+    let routes = shared.snapshot.routes_for(destination, &pod.pod.name.namespace);
+    let Some(routes) = routes.filter(|routes| routes.are_for_connections()) else {
+        return Ok(route::choose(shared, destination));
+    };
+    let server_name = match routes.ask_for_server_name() {
+        true => sniff::server_name(client).await,
+        false => None,
+    };
+    let route = route::steer(shared, service.name.clone(), destination, &routes, server_name)?;
+    if let Some(decided_by) = &route.decided_by {
+        record.caveat(decided_by.clone());
+    }
+    Ok(route)
 }
 
 /// Whether the caller takes no plaintext itself, and so is not to speak it to what may be a pod.

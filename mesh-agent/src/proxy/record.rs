@@ -1,6 +1,7 @@
 //! What is known of a connection so far, until it ends and becomes a flow.
 
 use std::{
+    borrow::Cow,
     net::SocketAddr,
     sync::Arc,
     time::{Instant, SystemTime},
@@ -37,7 +38,7 @@ pub(super) struct Record {
     security: Security,
     audit: Option<String>,
     metered: Option<Metered>,
-    caveat: Option<&'static str>,
+    caveat: Option<Cow<'static, str>>,
 }
 
 impl Record {
@@ -120,8 +121,8 @@ impl Record {
     }
 
     /// What has to be said where nothing else is.
-    pub(super) fn caveat(&mut self, reason: &'static str) {
-        self.caveat = Some(reason);
+    pub(super) fn caveat(&mut self, reason: impl Into<Cow<'static, str>>) {
+        self.caveat = Some(reason.into());
     }
 
     /// Both sides are connected: the connection is carried from now on, and counts what it moves
@@ -149,8 +150,8 @@ impl Record {
             (Some(revoked), _, _) => (Verdict::Denied, revoked),
             (None, Some(audit), _) => (Verdict::Audit, audit),
             (None, None, broken) => {
-                let caveat = self.caveat.unwrap_or_default();
-                (Verdict::Forwarded, broken.unwrap_or_else(|| caveat.to_owned()))
+                let caveat = self.caveat.take().unwrap_or_default();
+                (Verdict::Forwarded, broken.unwrap_or_else(|| caveat.into_owned()))
             }
         };
         let told = self.metered.take().map(Metered::finish).unwrap_or_default();
@@ -171,7 +172,7 @@ impl Record {
             security: self.security,
             audit: self.audit.clone(),
             metered: None,
-            caveat: self.caveat,
+            caveat: self.caveat.clone(),
         }
     }
 

@@ -6,9 +6,12 @@ use std::{
     sync::Arc,
 };
 
-use mesh_common::model::{NamespacedName, Workload};
+use mesh_common::{
+    matching::route::{Routes, backend},
+    model::{BackendTarget, NamespacedName, Workload},
+};
 
-use super::{Shared, pod::ServedPod};
+use super::{Shared, failure::Failure, pod::ServedPod};
 use crate::snapshot::Endpoint;
 
 /// Where a connection may go.
@@ -17,6 +20,8 @@ pub(super) struct Route {
     pub(super) service: Option<NamespacedName>,
     /// The places to try, in order, the second only where connecting to the first failed.
     pub(super) upstreams: Vec<Upstream>,
+    /// The TLSRoute or TCPRoute that decided, as flows have it.
+    pub(super) decided_by: Option<String>,
 }
 
 impl Route {
@@ -52,13 +57,48 @@ const TRIES: usize = 2;
 /// The way to `destination`.
 pub(super) fn choose(shared: &Shared, destination: SocketAddr) -> Route {
     if let Some(service) = shared.snapshot.service_at(destination.ip()) {
-        let mut endpoints = shared.snapshot.endpoints(&service.name, destination.port());
-        fastrand::shuffle(&mut endpoints);
-        let upstreams = upstreams(shared, endpoints, destination.ip()).take(TRIES).collect();
-        return Route { service: Some(service.name.clone()), upstreams };
+        let upstreams = shuffled(shared, &service.name, destination.port(), destination.ip());
+        return Route { service: Some(service.name.clone()), upstreams, decided_by: None };
     }
     let workload = shared.snapshot.workload_at(destination.ip());
-    Route { service: None, upstreams: vec![upstream(shared, destination, workload)] }
+    let upstreams = vec![upstream(shared, destination, workload)];
+    Route { service: None, upstreams, decided_by: None }
+}
+
+/// The way to `destination`, an address and port of `service`, where `routes` say where its
+/// connections go; `server_name` is what the client asks for, where that is of interest.
+pub(super) fn steer(
+    shared: &Shared,
+    service: NamespacedName,
+    destination: SocketAddr,
+    routes: &Routes,
+    server_name: Option<String>,
+) -> Result<Route, Failure> {
+    let Some((route, rule)) = routes.connection(server_name.as_deref()) else {
+        return Err(Failure::NoRoute(server_name));
+    };
+    let decided_by = format!("{} {}", route.kind.name(), route.name);
+    let backend = backend::choose(&rule.backends, fastrand::u64(..)).map(|it| &it.target);
+    match backend {
+        Some(BackendTarget::Service { name, port }) => {
+            let upstreams = shuffled(shared, name, *port, destination.ip());
+            Ok(Route { service: Some(service), upstreams, decided_by: Some(decided_by) })
+        }
+        Some(BackendTarget::Invalid(reason)) => {
+            Err(Failure::NoBackend { route: decided_by, reason: (**reason).to_owned() })
+        }
+        None => {
+            let reason = "there is none, or all have weight 0".to_owned();
+            Err(Failure::NoBackend { route: decided_by, reason })
+        }
+    }
+}
+
+/// Places behind a port of a Service, in any order, as many as are tried.
+fn shuffled(shared: &Shared, service: &NamespacedName, port: u16, like: IpAddr) -> Vec<Upstream> {
+    let mut endpoints = shared.snapshot.endpoints(service, port);
+    fastrand::shuffle(&mut endpoints);
+    upstreams(shared, endpoints, like).take(TRIES).collect()
 }
 
 /// Every place behind `destination`, an address and port of `service`.

@@ -15,6 +15,10 @@ use tokio::{io::Interest, net::TcpStream, time};
 
 use super::LOCK;
 
+mod server_name;
+
+pub(super) use server_name::server_name;
+
 /// How long a client has to speak first. The promise is 100 ms, everything included.
 const PATIENCE: Duration = Duration::from_millis(90);
 /// How long a destination whose clients wait is remembered.

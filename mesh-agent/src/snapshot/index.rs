@@ -13,7 +13,7 @@ use mesh_common::{
     matching::{authorization::Policies, route::Routes},
     model::{
         AuthorizationPolicy, NamespacedName, Resource, ResourceKey, ResourceKind, Route, RouteKind,
-        Service, Workload,
+        RouteParent, Service, Workload,
     },
 };
 
@@ -195,8 +195,19 @@ impl Index {
                 let mut endpoints = self.endpoints(&service.name, port).iter();
                 endpoints.any(|(workload, _)| workload.address_like(at).is_some())
             };
+            // Where a route is attached it may lead to others, and answers where it does not.
+            let attached = self.attached.get(&service.name).into_iter().flat_map(BTreeMap::values);
+            let is_routed = move |port| {
+                let mut parents = attached.clone().flat_map(|route| &route.parents);
+                let is_of = |it: &RouteParent| {
+                    it.service == service.name && it.port.is_none_or(|it| it == port)
+                };
+                parents.any(is_of)
+            };
             let ports = service.ports.iter().map(|port| port.port);
-            ports.filter(move |port| !is_served(*port)).map(move |port| SocketAddr::new(at, port))
+            ports
+                .filter(move |port| !is_served(*port) && !is_routed(*port))
+                .map(move |port| SocketAddr::new(at, port))
         })
     }
 

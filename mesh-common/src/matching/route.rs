@@ -14,6 +14,7 @@ use crate::model::{NamespacedName, Route, RouteKind, RouteMatch, RouteRule};
 mod accept;
 pub mod backend;
 mod bucket;
+mod connection;
 mod header;
 pub mod path;
 mod precedence;

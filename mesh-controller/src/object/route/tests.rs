@@ -110,8 +110,10 @@ fn grpc_and_streams_are_read() {
         assert_eq!((route.rules[0].matches.len(), route.rules[0].backends.len()), (0, 1));
     }
     let spec = "  rules: [{ backendRefs: [{ name: b, port: 1, weight: 0 }] }]\n";
-    let route = read("TCPRoute", "v1alpha2", spec).expect("read").compiled;
-    assert_eq!((route.kind, route.rules[0].backends[0].weight), (RouteKind::Tcp, 0));
+    for version in ["v1", "v1alpha2"] {
+        let route = read("TCPRoute", version, spec).expect("read").compiled;
+        assert_eq!((route.kind, route.rules[0].backends[0].weight), (RouteKind::Tcp, 0));
+    }
 }
 
 #[test]
