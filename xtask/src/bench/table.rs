@@ -34,7 +34,7 @@ pub fn render(measured: &[(Case, Vec<Measurement>); 3]) -> String {
     text
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
