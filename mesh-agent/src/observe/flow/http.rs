@@ -22,6 +22,8 @@ pub struct HttpFlow {
     pub route: Option<NamespacedName>,
     /// The rule, by its name or its index.
     pub rule: Option<Arc<str>>,
+    /// The Service whose endpoints it was for. Metrics tell it; a flow has the endpoint's pod.
+    pub backend: Option<NamespacedName>,
     /// How often it was sent again because the rule asks for that.
     pub retries: u32,
     /// The code of the error, where the proxy made one.
@@ -50,6 +52,7 @@ impl HttpFlow {
             grpc_status: None,
             route: None,
             rule: None,
+            backend: None,
             retries: 0,
             code: None,
         }

@@ -66,11 +66,7 @@ impl Labels for EdgeLabels {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
         let (source_namespace, source_account) = workload(&self.source);
         let (destination_namespace, destination_account) = workload(&self.destination);
-        let (service_namespace, service) = match &self.service {
-            Named::Known(name) => (&*name.namespace, &*name.name),
-            Named::Unknown => (NONE, NONE),
-            Named::Other => (OTHER, OTHER),
-        };
+        let (service_namespace, service) = service_of(&self.service);
         for label in [
             ("reporter", self.reporter.as_str()),
             ("source_namespace", source_namespace),
@@ -105,10 +101,36 @@ impl Labels for ClosedLabels {
     }
 }
 
+/// The labels of where a request went: what was called, and the Service that a route chose for it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct WayLabels {
+    edge: EdgeLabels,
+    backend: Named<NamespacedName>,
+}
+
+impl WayLabels {
+    pub(super) fn new(edge: Edge<'_>, http: &HttpFlow) -> Self {
+        Self { edge: edge.into(), backend: http.backend.clone().into() }
+    }
+}
+
+impl Labels for WayLabels {
+    fn overflow(&self) -> Self {
+        Self { edge: self.edge.overflow(), backend: Named::Other }
+    }
+
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.edge.encode(encoder)?;
+        let (namespace, service) = service_of(&self.backend);
+        ("backend_service_namespace", namespace).encode(encoder.encode_label())?;
+        ("backend_service", service).encode(encoder.encode_label())
+    }
+}
+
 /// The labels of a request that has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct RequestLabels {
-    edge: EdgeLabels,
+    way: WayLabels,
     protocol: HttpProtocol,
     status: Option<u16>,
     grpc_status: Option<u16>,
@@ -116,9 +138,9 @@ pub(super) struct RequestLabels {
 }
 
 impl RequestLabels {
-    pub(super) fn new(edge: EdgeLabels, http: &HttpFlow) -> Self {
+    pub(super) fn new(way: WayLabels, http: &HttpFlow) -> Self {
         Self {
-            edge,
+            way,
             protocol: http.protocol,
             status: http.status.map(|status| status.as_u16()),
             // A server may say what it likes; gRPC knows these.
@@ -130,11 +152,11 @@ impl RequestLabels {
 
 impl Labels for RequestLabels {
     fn overflow(&self) -> Self {
-        Self { edge: self.edge.overflow(), ..self.clone() }
+        Self { way: self.way.overflow(), ..self.clone() }
     }
 
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
-        self.edge.encode(encoder)?;
+        self.way.encode(encoder)?;
         let number = |number: Option<u16>| number.map(|it| it.to_string()).unwrap_or_default();
         for (label, value) in [
             ("protocol", self.protocol.as_str()),
@@ -145,6 +167,15 @@ impl Labels for RequestLabels {
             (label, value).encode(encoder.encode_label())?;
         }
         Ok(())
+    }
+}
+
+/// Namespace and name of a Service, as label values.
+fn service_of(service: &Named<NamespacedName>) -> (&str, &str) {
+    match service {
+        Named::Known(name) => (&name.namespace, &name.name),
+        Named::Unknown => (NONE, NONE),
+        Named::Other => (OTHER, OTHER),
     }
 }
 

@@ -13,7 +13,7 @@ use prometheus_client::{
 use super::{
     Flow,
     bounded::Bounded,
-    labels::{EdgeLabels, RequestLabels},
+    labels::{RequestLabels, WayLabels},
 };
 
 /// Upper bounds in seconds: those that Prometheus' own client has by default, and two before them
@@ -25,7 +25,7 @@ const BOUNDS: [f64; 13] =
 #[derive(Debug)]
 pub(super) struct Requests {
     ended: Bounded<RequestLabels, AtomicU64>,
-    took: Bounded<EdgeLabels, Histogram>,
+    took: Bounded<WayLabels, Histogram>,
 }
 
 #[derive(Debug, Default)]
@@ -43,9 +43,9 @@ impl Requests {
     /// Counts a request that has ended.
     pub(super) fn count(&self, flow: &Flow) {
         let Some(http) = &flow.http else { return };
-        let edge = EdgeLabels::from(flow.edge());
-        self.took.update(edge.clone(), |took| took.observe(flow.duration));
-        self.ended.update(RequestLabels::new(edge, http), |ended| {
+        let way = WayLabels::new(flow.edge(), http);
+        self.took.update(way.clone(), |took| took.observe(flow.duration));
+        self.ended.update(RequestLabels::new(way, http), |ended| {
             ended.fetch_add(1, Ordering::Relaxed);
         });
     }

@@ -1,6 +1,7 @@
 //! What Prometheus reads.
 
 use http::StatusCode;
+use mesh_common::model::NamespacedName;
 
 use super::*;
 use crate::observe::{
@@ -115,6 +116,8 @@ fn requests_are_counted_by_outcome_and_timed() {
         let http = HttpFlow {
             status: StatusCode::from_u16(status).ok(),
             code: (status == 503).then_some("no_endpoint"),
+            // The called Service's name says nothing of which version answered.
+            backend: (status == 200).then(|| NamespacedName::new("shop", "web-v2")),
             ..HttpFlow::new(HttpProtocol::Http1)
         };
         let duration = std::time::Duration::from_millis(millis);
@@ -126,15 +129,21 @@ fn requests_are_counted_by_outcome_and_timed() {
         let line = lines.find(|line| labels.iter().all(|label| line.contains(label)));
         line.and_then(|line| line.rsplit(' ').next()).unwrap_or_else(|| panic!("{name}: {text}"))
     };
+    let backend = ["backend_service_namespace=\"shop\"", "backend_service=\"web-v2\""];
+    assert_eq!(line("nodemesh_requests_total{", &backend), "2");
     let ok = ["protocol=\"HTTP/1.1\"", "response_code=\"200\"", "grpc_status=\"\"", "error=\"\""];
     assert_eq!(line("nodemesh_requests_total{", &ok), "2");
-    let failed = ["response_code=\"503\"", "error=\"no_endpoint\""];
+    let failed = ["response_code=\"503\"", "error=\"no_endpoint\"", "backend_service=\"\""];
     assert_eq!(line("nodemesh_requests_total{", &failed), "1");
     let took = "nodemesh_request_duration_seconds";
-    for (bound, count) in [("0.001", "0"), ("0.0025", "2"), ("10.0", "2"), ("+Inf", "3")] {
-        let label = format!("le=\"{bound}\"");
-        assert_eq!(line(&format!("{took}_bucket{{"), &[&label]), count, "{bound}");
+    for (bound, count) in [("0.001", "0"), ("0.0025", "1"), ("10.0", "1"), ("+Inf", "2")] {
+        let labels = [&*format!("le=\"{bound}\""), backend[1]];
+        assert_eq!(line(&format!("{took}_bucket{{"), &labels), count, "{bound}");
     }
-    assert_eq!(line(&format!("{took}_count{{"), &[]), "3");
-    assert!(line(&format!("{took}_sum{{"), &[]).starts_with("20.004"));
+    for (backend, count, sum) in
+        [(backend[1], "2", "20.002"), ("backend_service=\"\"", "1", "0.002")]
+    {
+        assert_eq!(line(&format!("{took}_count{{"), &[backend]), count);
+        assert!(line(&format!("{took}_sum{{"), &[backend]).starts_with(sum));
+    }
 }

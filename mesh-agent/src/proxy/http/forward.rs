@@ -84,6 +84,7 @@ impl<'f, C: Client> Forward<'f, C> {
         seen: &'f mut Seen,
     ) -> Self {
         let version = network.version_of(target.service, target.port).unwrap_or(request.version);
+        seen.flow.backend = Some(target.service.clone());
         let request_deadline = Deadline::after(target.timeouts.request);
         let deadlines = Deadlines { request: request_deadline, ..Deadlines::default() };
         let (replay, tried) = (Replay::default(), Vec::new());

@@ -287,6 +287,7 @@ async fn a_request_goes_where_its_rule_leads_with_all_filters() {
     assert_eq!((http.status, &*http.path), (Some(StatusCode::OK), "/special/x"));
     assert_eq!(http.route.as_ref().map(ToString::to_string).as_deref(), Some("shop/route"));
     assert_eq!(http.rule.as_deref(), Some("for /special"));
+    assert_eq!(http.backend, Some(named("two")));
 }
 
 #[tokio::test]
@@ -313,6 +314,7 @@ async fn what_has_no_way_is_answered_as_the_gateway_api_says() {
         let flows = network.flows();
         let http = flows.last().and_then(|flow| flow.http.as_deref()).expect("a request");
         assert_eq!((http.code, http.status.map(|it| it.as_u16())), (Some(code), Some(status)));
+        assert_eq!(http.backend, (code == "no_endpoint").then(|| named("empty")));
     }
 }
 
