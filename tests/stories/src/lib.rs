@@ -7,6 +7,7 @@ use mesh_harness::{Mesh, MeshBuilder, mesh::READY, wait};
 
 pub mod ambient;
 pub mod certificates;
+pub mod cluster;
 pub mod python;
 pub mod siege;
 pub mod stranger;

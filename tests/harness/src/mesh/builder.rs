@@ -26,6 +26,7 @@ pub struct MeshBuilder {
     services: Vec<(String, String, String, u16, u16)>,
     meshed: BTreeSet<String>,
     folder: Option<PathBuf>,
+    kubeconfig: Option<PathBuf>,
     agent_flags: Vec<String>,
     launcher: Vec<String>,
     by_process: bool,
@@ -41,6 +42,7 @@ impl MeshBuilder {
             services: Vec::new(),
             meshed: BTreeSet::new(),
             folder: None,
+            kubeconfig: None,
             agent_flags: Vec::new(),
             launcher: Vec::new(),
             by_process: false,
@@ -93,6 +95,13 @@ impl MeshBuilder {
     /// Serves a copy of this folder instead of objects made from pods and services.
     pub fn objects_from(mut self, folder: &Path) -> Self {
         self.folder = Some(folder.to_owned());
+        self
+    }
+
+    /// Has the controller follow the cluster of a kubeconfig instead of the folder. Whoever runs that
+    /// cluster gives agents their tokens, and the root where the controller's state would have it.
+    pub fn follow_cluster(mut self, kubeconfig: &Path) -> Self {
+        self.kubeconfig = Some(kubeconfig.to_owned());
         self
     }
 
@@ -167,7 +176,7 @@ impl Mesh {
             Some(folder) => self.copy_objects(folder)?,
             None => self.write_objects(&builder)?,
         }
-        self.define_daemons(&builder.launcher, &builder.agent_flags)
+        self.define_daemons(&builder)
     }
 
     fn copy_objects(&self, folder: &Path) -> Result<()> {
@@ -205,22 +214,30 @@ impl Mesh {
         Ok(())
     }
 
-    fn define_daemons(&mut self, launcher: &[String], agent_flags: &[String]) -> Result<()> {
+    fn define_daemons(&mut self, builder: &MeshBuilder) -> Result<()> {
         let text = |path: PathBuf| path_text(&path);
         let first = &self.nodes[0];
-        let controller = vec![
-            binary("mesh-controller"),
-            "serve".to_owned(),
-            "--source".to_owned(),
-            text(self.layout.objects()),
-            "--state-dir".to_owned(),
-            text(self.layout.controller_state()),
-            "--listen".to_owned(),
-            "0.0.0.0:15012".to_owned(),
-        ];
+        let mut controller = vec![binary("mesh-controller"), "serve".to_owned()];
+        controller.extend(match &builder.kubeconfig {
+            Some(kubeconfig) => vec![
+                "--kubernetes".to_owned(),
+                "--kubeconfig".to_owned(),
+                path_text(kubeconfig),
+                // The agent of its node has the port that it would take.
+                "--health-listen".to_owned(),
+                "127.0.0.1:15014".to_owned(),
+            ],
+            None => vec![
+                "--source".to_owned(),
+                text(self.layout.objects()),
+                "--state-dir".to_owned(),
+                text(self.layout.controller_state()),
+            ],
+        });
+        controller.extend(["--listen".to_owned(), "0.0.0.0:15012".to_owned()]);
         let mut daemons = vec![("controller".to_owned(), first.place.clone(), controller)];
         for node in &self.nodes {
-            let mut agent = launcher.to_vec();
+            let mut agent = builder.launcher.clone();
             agent.push(binary("mesh-agent"));
             agent.extend(self.node_flags(&node.name));
             agent.extend([
@@ -235,7 +252,7 @@ impl Mesh {
                 "--admin-socket".to_owned(),
                 text(self.layout.socket(&node.name)),
             ]);
-            agent.extend_from_slice(agent_flags);
+            agent.extend_from_slice(&builder.agent_flags);
             daemons.push((agent_name(&node.name), node.place.clone(), agent));
         }
         for (name, place, command_line) in daemons {
