@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use mesh_harness::{Background, mesh::READY, process::Seen, wait};
 use mesh_stories::{WEB, cluster::Cluster, python::serve_python, shop};
+use rustix::process::Signal;
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 const README: &str = include_str!("../../../deploy/examples/README.md");
@@ -119,14 +120,18 @@ fn answers(traffic: &Background) -> Vec<String> {
 }
 
 /// The script, in steps of a few seconds.
+fn command_line<'w>(flags: &[&'w str]) -> Vec<&'w str> {
+    const SCRIPT: &str = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../deploy/examples/rollout/rollout --namespace shop --route web --stable web-v1 \
+         --canary web-v2 --step-seconds 2 --poll 1 --min-requests 30"
+    );
+    let words = SCRIPT.split(' ').chain(["--steps", "20 60 100"]);
+    words.chain(flags.iter().copied()).collect()
+}
+
 fn rollout(cluster: &Cluster, flags: &[&str]) -> Result<Seen> {
-    let script = format!("{REPOSITORY}/deploy/examples/rollout/rollout");
-    let what =
-        ["--namespace", "shop", "--route", "web", "--stable", "web-v1", "--canary", "web-v2"];
-    let how =
-        ["--steps", "20 60 100", "--step-seconds", "2", "--poll", "1", "--min-requests", "30"];
-    let seen = cluster.run(&[&[script.as_str()][..], &what, &how, flags].concat())?;
-    Ok(seen)
+    cluster.run(&command_line(flags))
 }
 
 fn weights(cluster: &Cluster) -> Result<String> {
@@ -234,20 +239,34 @@ fn what_cannot_be_rolled_out_is_refused_and_nothing_is_changed() -> Result<()> {
         assert!(seen.stderr.contains(why), "{seen}");
     }
     assert_eq!(weights(&cluster)?, "90 10");
+    Ok(())
+}
 
-    // Somebody else changes the weights while it runs: they win, but for the canary.
+#[test]
+fn who_intervenes_has_it_rolled_back() -> Result<()> {
+    let cluster = versions("rollout-intervention")?;
+    as_written(&cluster, &["apply", "canary.yaml"])?;
+    until_answered_by(&cluster, &["v1", "v2"], &[])?;
     let traffic = traffic(&cluster)?;
-    let script = format!("{REPOSITORY}/deploy/examples/rollout/rollout");
-    let what =
-        ["--namespace", "shop", "--route", "web", "--stable", "web-v1", "--canary", "web-v2"];
-    let how = ["--steps", "20 100", "--step-seconds", "5", "--poll", "1", "--min-requests", "10"];
-    let mut running = cluster.spawn(&[&[script.as_str()][..], &what, &how].concat(), "rollout")?;
-    running.wait_for_line("20 % to web-v2", READY)?;
+    let started = |log: &str| -> Result<Background> {
+        let mut running = cluster.spawn(&command_line(&[]), log)?;
+        running.wait_for_line("20 % to web-v2", READY)?;
+        Ok(running)
+    };
+    let rolled_back = |mut running: Background, why: &str| -> Result<()> {
+        let code = wait::until("the rollout to end", PATIENCE, || running.ended())?;
+        assert_eq!(code, 3, "{}", running.log());
+        assert!(running.log().contains(why), "{}", running.log());
+        assert_eq!(weights(&cluster)?, "100 0");
+        Ok(())
+    };
+    let running = started("changed")?;
     as_written(&cluster, &["0/weight\",\"value\":50}"])?;
-    let code = wait::until("the rollout to end", PATIENCE, || running.ended())?;
-    assert_eq!(code, 3, "{}", running.log());
-    assert!(running.log().contains("somebody else has changed it"), "{}", running.log());
-    assert_eq!(weights(&cluster)?, "100 0");
+    rolled_back(running, "somebody else has changed it")?;
+
+    let running = started("ended")?;
+    running.signal(Signal::TERM)?;
+    rolled_back(running, "interrupted")?;
     drop(traffic);
     Ok(())
 }
