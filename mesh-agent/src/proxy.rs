@@ -41,7 +41,6 @@ mod inbound;
 mod meter;
 mod outbound;
 mod pod;
-mod protocol;
 mod reach;
 mod record;
 mod refusal;

@@ -7,6 +7,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use mesh_common::{
     bpf::ConnectionKey,
+    matching::protocol::{self, Choice, Protocol},
     model::{PeerMode, Service},
 };
 use tokio::net::TcpStream;
@@ -16,7 +17,6 @@ use super::{
     failure::Failure,
     http,
     pod::ServedPod,
-    protocol::{self, Protocol},
     reach::{self, Connected},
     record::Record,
     relay,
@@ -92,14 +92,12 @@ async fn http_service(
     if routes.as_ref().is_some_and(|routes| routes.are_for_connections()) {
         return None;
     }
-    let is_http = match protocol::declared(port) {
-        Some(Protocol::Http | Protocol::Http2) => true,
-        Some(Protocol::Opaque) => false,
-        None => {
-            routes.is_some() || {
-                let spoken = context.shared.silent.listen(client, destination).await;
-                matches!(spoken, Spoken::Http1 | Spoken::Http2)
-            }
+    let is_http = match protocol::choose(port, || routes.is_some()) {
+        Choice::Declared(Protocol::Http | Protocol::Http2, _) | Choice::Routed => true,
+        Choice::Declared(Protocol::Opaque, _) => false,
+        Choice::Sniffed => {
+            let spoken = context.shared.silent.listen(client, destination).await;
+            matches!(spoken, Spoken::Http1 | Spoken::Http2)
         }
     };
     is_http.then_some(service)

@@ -15,14 +15,21 @@ mod accept;
 pub mod backend;
 mod bucket;
 mod connection;
+mod explain;
 mod header;
 pub mod path;
 mod precedence;
 mod query;
 pub mod redirect;
+mod standing;
 mod table;
 
-use table::Table;
+pub use accept::Mismatch;
+pub use explain::{Considered, Outcome};
+pub use precedence::Criterion;
+pub use standing::{Standing, standings};
+
+use table::{At, Table};
 
 /// What of a request decides its way.
 #[derive(Clone, Copy, Debug)]
@@ -57,34 +64,17 @@ pub struct Met<'a> {
 
 impl Routes {
     /// The routes among `routes` that hold for clients of `client_namespace` that call `port` of
-    /// `service`.
-    ///
-    /// Those of the client's own namespace, where there are any, take the place of those of the
-    /// Service's namespace; those of any other namespace are not for this client. Of several kinds
-    /// the first takes the place of the others; TLSRoutes and TCPRoutes are for whole connections,
-    /// and no request meets a rule of theirs.
+    /// `service`, as [`standings`] has it. TLSRoutes and TCPRoutes are for whole connections, and no
+    /// request meets a rule of theirs.
     pub fn attached<'r>(
         routes: impl IntoIterator<Item = &'r Arc<Route>>,
         service: &NamespacedName,
         port: u16,
         client_namespace: &str,
     ) -> Self {
-        let is_parent = |route: &Route| {
-            let mut parents = route.parents.iter();
-            parents.any(|it| it.service == *service && it.port.is_none_or(|it| it == port))
-        };
-        let attached: Vec<_> = routes.into_iter().filter(|route| is_parent(route)).collect();
-        let of = |namespace: &str| -> Vec<Arc<Route>> {
-            let of = attached.iter().filter(|route| *route.name.namespace == *namespace);
-            of.map(|route| (*route).clone()).collect()
-        };
-        let mut routes = of(client_namespace);
-        if routes.is_empty() {
-            routes = of(&service.namespace);
-        }
-        if let Some(first) = routes.iter().map(|route| route.kind).min() {
-            routes.retain(|route| route.kind == first);
-        }
+        let standings = standings(routes, service, port, client_namespace);
+        let holding = standings.into_iter().filter(|(_, standing)| *standing == Standing::Holds);
+        let routes: Vec<_> = holding.map(|(route, _)| route.clone()).collect();
         Self { table: Table::new(&routes), routes }
     }
 
@@ -100,10 +90,13 @@ impl Routes {
 
     /// The rule that `request` meets. Where there are routes and none is for it, it is refused.
     pub fn find(&self, request: Request<'_>) -> Option<Met<'_>> {
-        let at = self.table.find(&self.routes, request)?;
+        self.table.find(&self.routes, request).map(|at| self.met(at))
+    }
+
+    fn met(&self, at: At) -> Met<'_> {
         let route = &*self.routes[at.route];
         let rule = &route.rules[at.rule];
-        Some(Met { route, rule, by: &rule.matches[at.by] })
+        Met { route, rule, by: &rule.matches[at.by] }
     }
 }
 

@@ -4,7 +4,10 @@ use std::{net::SocketAddr, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use mesh_common::{
-    matching::route::Routes,
+    matching::{
+        protocol::{self, Protocol},
+        route::Routes,
+    },
     model::{NamespacedName, Service},
 };
 
@@ -20,7 +23,6 @@ use crate::{
         failure::Failure,
         meter::Meters,
         pod::ServedPod,
-        protocol::{self, Protocol},
         reach::{self, Connected},
         record::Record,
         revoke::Leash,

@@ -14,7 +14,7 @@ use super::{
 use crate::model::{PathMatch, Route, RouteMatch, TextMatch};
 
 /// Where a match is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct At {
     pub(super) route: usize,
     pub(super) rule: usize,
@@ -40,9 +40,7 @@ impl Table {
                 ranked.extend((0..of.matches.len()).map(|by| At { route, rule, by }));
             }
         }
-        ranked.sort_by_cached_key(|at| {
-            precedence(&routes[at.route], at.rule, at.by, wanted(routes, *at))
-        });
+        ranked.sort_by_cached_key(|at| precedence(routes, *at));
         let mut table = Self::default();
         for (rank, at) in ranked.iter().enumerate() {
             let wanted = wanted(routes, *at);
@@ -71,6 +69,11 @@ impl Table {
         best.map(|rank| self.ranked[rank])
     }
 
+    /// Every match, best first.
+    pub(super) fn ranked(&self) -> impl Iterator<Item = At> {
+        self.ranked.iter().copied()
+    }
+
     fn bucket(&mut self, path: &PathMatch) -> &mut Bucket {
         match path {
             PathMatch::Exact(exact) => self.exact.entry((**exact).into()).or_default(),
@@ -92,7 +95,7 @@ impl Table {
     }
 }
 
-fn wanted(routes: &[Arc<Route>], at: At) -> &RouteMatch {
+pub(super) fn wanted(routes: &[Arc<Route>], at: At) -> &RouteMatch {
     &routes[at.route].rules[at.rule].matches[at.by]
 }
 

@@ -8,6 +8,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{HeaderMatch, PathMatch, QueryMatch, RouteParent, TextMatch, Timeouts};
 
+mod explain;
+
 fn service() -> NamespacedName {
     NamespacedName::new("shop", "web")
 }

@@ -1,14 +1,14 @@
-//! Which protocol a port of a Service speaks, as far as that is declared.
+//! Which protocol a port of a Service speaks, and what says so.
 //!
 //! `appProtocol` first, then what stands before the first dash of the port's name, as the field
 //! does (Istio's and Kubernetes' own values), then ports whose servers speak first or whose protocol
 //! is no HTTP. What nobody declares is found out by looking.
 
-use mesh_common::model::ServicePort;
+use crate::model::ServicePort;
 
 /// What is known of a port beforehand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
+pub enum Protocol {
     /// HTTP of any version; the client's first bytes say which.
     Http,
     /// HTTP/2 without TLS, towards the endpoint in any case.
@@ -17,18 +17,54 @@ pub(super) enum Protocol {
     Opaque,
 }
 
+/// What says which protocol a port speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Declaration {
+    /// `appProtocol`.
+    AppProtocol,
+    /// What stands before the first dash of the port's name.
+    Name,
+    /// The number, which is that of a protocol that is not HTTP.
+    Number,
+}
+
+/// How the protocol of a connection to a port is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// The Service declares it.
+    Declared(Protocol, Declaration),
+    /// A route for requests is attached, so it is HTTP.
+    Routed,
+    /// By the first bytes of each client.
+    Sniffed,
+}
+
 /// Ports that are never looked into where nothing is declared: SMTP, MySQL, PostgreSQL, Redis,
 /// Elasticsearch between its nodes, memcached. Linkerd's list of opaque ports is the same, but for
 /// 587, and 4444 and 5432 which come with a version of it.
 const OPAQUE_PORTS: [u16; 7] = [25, 587, 3306, 5432, 6379, 9300, 11211];
 
-/// What `port` is declared to speak; `None` where that is to be found out.
-pub(super) fn declared(port: &ServicePort) -> Option<Protocol> {
-    if let Some(protocol) = &port.app_protocol {
-        return Some(app_protocol(protocol));
+/// How the protocol of connections to `port` is chosen, to which a route for requests `is_routed`.
+pub fn choose(port: &ServicePort, is_routed: impl FnOnce() -> bool) -> Choice {
+    match declaration(port) {
+        Some((protocol, by)) => Choice::Declared(protocol, by),
+        None if is_routed() => Choice::Routed,
+        None => Choice::Sniffed,
     }
-    named(prefix(&port.name))
-        .or_else(|| OPAQUE_PORTS.contains(&port.port).then_some(Protocol::Opaque))
+}
+
+/// What `port` is declared to speak; `None` where that is to be found out.
+pub fn declared(port: &ServicePort) -> Option<Protocol> {
+    declaration(port).map(|(protocol, _)| protocol)
+}
+
+fn declaration(port: &ServicePort) -> Option<(Protocol, Declaration)> {
+    if let Some(protocol) = &port.app_protocol {
+        return Some((app_protocol(protocol), Declaration::AppProtocol));
+    }
+    let by_name = named(prefix(&port.name)).map(|it| (it, Declaration::Name));
+    let by_number = || OPAQUE_PORTS.contains(&port.port);
+    by_name.or_else(|| by_number().then_some((Protocol::Opaque, Declaration::Number)))
 }
 
 /// What stands before a name's first dash; `grpc-web` has one itself.
@@ -120,5 +156,20 @@ mod tests {
                 "{number} {name} {app_protocol:?}"
             );
         }
+    }
+
+    #[test]
+    fn where_nothing_is_declared_a_route_says_that_it_is_http() {
+        let port = |app_protocol: Option<&str>, number| ServicePort {
+            port: number,
+            name: "main".into(),
+            app_protocol: app_protocol.map(Into::into),
+        };
+        assert_eq!(choose(&port(None, 80), || true), Choice::Routed);
+        assert_eq!(choose(&port(None, 80), || false), Choice::Sniffed);
+        let by_number = Choice::Declared(Protocol::Opaque, Declaration::Number);
+        assert_eq!(choose(&port(None, 25), || true), by_number);
+        let declared = Choice::Declared(Protocol::Http, Declaration::AppProtocol);
+        assert_eq!(choose(&port(Some("http"), 80), || false), declared);
     }
 }
