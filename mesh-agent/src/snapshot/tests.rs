@@ -341,6 +341,11 @@ fn routes_are_found_by_who_calls_what() {
     assert_eq!(found(80, "desk").as_deref(), Some("desk"));
     assert_eq!(found(90, "else"), None, "another port");
     assert_eq!(found(90, "desk").as_deref(), Some("desk"));
+    let stream = Resource::Route(route("shop", RouteKind::Tcp, Some(90)));
+    apply(&snapshot, std::slice::from_ref(&stream), &[]);
+    let routes = snapshot.routes_for(called(90), "else").expect("a route for connections");
+    assert!(routes.are_for_connections());
+    apply(&snapshot, &[], &[stream.key()]);
     let prepared = |namespace| snapshot.routes_for(called(80), namespace).expect("routes");
     assert!(Arc::ptr_eq(&prepared("shop"), &prepared("else")), "prepared once");
 

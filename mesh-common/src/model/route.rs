@@ -58,6 +58,11 @@ impl RouteKind {
             Self::Tcp => "TCPRoute",
         }
     }
+
+    /// Whether it is for requests, and not for whole connections.
+    pub fn is_for_requests(self) -> bool {
+        matches!(self, Self::Grpc | Self::Http)
+    }
 }
 
 impl Route {

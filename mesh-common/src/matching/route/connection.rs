@@ -11,7 +11,7 @@ use crate::model::{Route, RouteKind, RouteRule};
 impl Routes {
     /// Whether these are for whole connections, and no request meets a rule of theirs.
     pub fn are_for_connections(&self) -> bool {
-        matches!(self.kind(), Some(RouteKind::Tls | RouteKind::Tcp))
+        self.kind().is_some_and(|kind| !kind.is_for_requests())
     }
 
     /// Whether it takes the server name of a connection to know what it meets.
