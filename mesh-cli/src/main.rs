@@ -25,6 +25,7 @@ mod manifests;
 mod output;
 mod picture;
 mod rollout;
+mod routes;
 mod status;
 mod uninstall;
 mod validate;
@@ -53,6 +54,8 @@ enum Command {
     Bypass(bypass::Args),
     /// Say who may call whom, and which policy decides
     Authz(authz::Args),
+    /// Show which way requests to a Service go, and which route says so
+    Routes(routes::Args),
     /// Check Kubernetes YAML offline, as the controller would read it
     Validate(validate::Args),
     /// Put nodemesh into a cluster, or print what would be put there
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
         Command::Enroll(args) => enroll::run(&args),
         Command::Bypass(args) => bypass::run(&args),
         Command::Authz(args) => authz::run(&args),
+        Command::Routes(args) => routes::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Install(args) => install::run(&args),
         Command::Upgrade(args) => install::upgrade(&args),

@@ -113,6 +113,19 @@ impl Compiled {
         })
     }
 
+    /// The routes that want to be attached to a Service, and what became of each there.
+    pub fn parents<'c>(
+        &'c self,
+        service: &'c NamespacedName,
+    ) -> impl Iterator<Item = (&'c ObjectKey, &'c ParentStatus)> {
+        let parents = self.routes.iter().flat_map(|(key, all)| all.iter().map(move |it| (key, it)));
+        parents.filter(move |(key, status)| {
+            let to = &status.parent_ref;
+            let namespace = to.namespace.as_deref().unwrap_or(&key.name.namespace);
+            (namespace, to.name.as_str()) == (&*service.namespace, &*service.name)
+        })
+    }
+
     fn resource(&self, kind: ResourceKind, name: &NamespacedName) -> Option<&Resource> {
         self.resources.get(&ResourceKey { kind, name: name.clone() })
     }

@@ -1,7 +1,7 @@
 //! What the mesh makes of a Service.
 
 use mesh_common::model::Service;
-use mesh_controller::compile::ParentStatus;
+use mesh_controller::{compile::ParentStatus, object::ObjectKey};
 
 use super::{Seen, plaintext, rows, yes};
 use crate::output;
@@ -43,19 +43,11 @@ pub fn shown(seen: &Seen, service: &Service) -> String {
 
 /// A row a route and parent that is this Service, also where it is not accepted there.
 fn routes(seen: &Seen, service: &Service) -> Vec<Vec<String>> {
-    let mut rows = Vec::new();
-    for (route, parents) in &seen.compiled.routes {
-        for parent in parents {
-            let to = &parent.parent_ref;
-            let namespace = to.namespace.as_deref().unwrap_or(&route.name.namespace);
-            if (namespace, to.name.as_str()) != (&*service.name.namespace, &*service.name.name) {
-                continue;
-            }
-            let port = to.port.map_or("all".to_owned(), |port| port.to_string());
-            rows.push(vec![route.to_string(), port, attached(parent)]);
-        }
-    }
-    rows
+    let row = |(route, parent): (&ObjectKey, &ParentStatus)| {
+        let port = parent.parent_ref.port.map_or("all".to_owned(), |port| port.to_string());
+        vec![route.to_string(), port, attached(parent)]
+    };
+    seen.compiled.parents(&service.name).map(row).collect()
 }
 
 /// Whether a route is in use there, or what is wrong with it.
