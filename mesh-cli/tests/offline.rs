@@ -2,6 +2,8 @@
 
 use std::{fs, process::Command};
 
+#[path = "offline/routes.rs"]
+mod routes;
 #[path = "offline/validate.rs"]
 mod validate;
 

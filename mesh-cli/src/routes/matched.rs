@@ -169,7 +169,7 @@ impl Asked<'_> {
         let is_routed = routes.kind().is_some_and(RouteKind::is_for_requests);
         let choice = protocol::choose(port, || is_routed);
         let mut out = shown::out(seen, service, port.port, client);
-        out.extend(shown::refused(seen, service));
+        out.extend(shown::refused(seen, service, Some(port.port)));
         let mut answer = Answer {
             request: format!("{} {} to {service}:{}", request.method, self.target, port.port),
             source: seen.source.clone(),
@@ -184,7 +184,8 @@ impl Asked<'_> {
             out,
         };
         let (ready, all) = seen.endpoints(service, port.port);
-        let endpoints = format!("to the Service's own endpoints, {ready} of {all} ready");
+        let endpoints = words::endpoints(ready, all);
+        let endpoints = format!("to the Service itself, {endpoints}");
         if is_outside {
             answer.outcome = format!("no route: the client is not in the mesh; {endpoints}");
         } else if matches!(choice, Choice::Declared(Protocol::Opaque, _)) {
@@ -209,8 +210,14 @@ impl Asked<'_> {
                 Outcome::Decides => {
                     answer.route = Some(shown::named(met.route));
                     answer.matched = Some(words::matched(met.by));
-                    answer.rule = Some(shown::rule(seen, met.rule));
+                    let rule = shown::rule(seen, met.rule);
                     (answer.outcome, answer.error) = self.outcome(met.rule, &met.by.path);
+                    if !answer.error && is_unserved(seen, &rule) {
+                        answer.outcome +=
+                            ": answered with 503, since no endpoint is ready (no_endpoint)";
+                        answer.error = true;
+                    }
+                    answer.rule = Some(rule);
                     continue;
                 }
                 Outcome::Later(criterion) => {
@@ -266,4 +273,11 @@ impl Asked<'_> {
             _ => (format!("sent on as {path}"), false),
         }
     }
+}
+
+/// Whether a rule leads somewhere, and nowhere there is anybody to answer.
+fn is_unserved(seen: &Seen, rule: &Rule) -> bool {
+    let mut weighs = rule.backends.iter().filter(|it| it.valid && it.weight > 0).peekable();
+    let is_known = |it: &shown::Shown| seen.is_live || it.endpoints > 0;
+    weighs.peek().is_some() && weighs.all(|it| it.ready == 0 && is_known(it))
 }

@@ -32,6 +32,8 @@ pub struct Seen {
     pub compiled: Compiled,
     /// Where they are from.
     pub source: String,
+    /// Whether what is there now is all there is: files before they are applied name no endpoints.
+    pub is_live: bool,
     routes: Vec<Arc<Route>>,
 }
 
@@ -58,17 +60,17 @@ impl Objects {
                 (compiled, "the API server".to_owned())
             }
         };
-        Ok(Seen::new(compiled, source))
+        Ok(Seen::new(compiled, source, self.filename.is_none()))
     }
 }
 
 impl Seen {
-    pub fn new(compiled: Compiled, source: String) -> Self {
+    fn new(compiled: Compiled, source: String, is_live: bool) -> Self {
         let routes = compiled.resources.values().filter_map(|resource| match resource {
             Resource::Route(route) => Some(Arc::new(route.clone())),
             _ => None,
         });
-        Self { routes: routes.collect(), compiled, source }
+        Self { routes: routes.collect(), compiled, source, is_live }
     }
 
     /// Every route that is attached to anything.

@@ -101,7 +101,7 @@ fn answer(seen: &Seen, service: &Service) -> Answer {
         source: seen.source.clone(),
         addresses: service.addresses.iter().map(ToString::to_string).collect(),
         ports: service.ports.iter().map(|port| shown_port(seen, &service.name, port)).collect(),
-        refused: shown::refused(seen, &service.name),
+        refused: shown::refused(seen, &service.name, None),
     }
 }
 

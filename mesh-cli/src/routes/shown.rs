@@ -111,13 +111,17 @@ fn outranked(kind: RouteKind) -> String {
     format!("a {} has the port: that kind goes before", kind.name())
 }
 
-/// What is refused, or partly wrong, at the Service.
-pub fn refused(seen: &Seen, service: &NamespacedName) -> Vec<Out> {
+/// What is refused, or partly wrong, at a port of the Service, or at any.
+pub fn refused(seen: &Seen, service: &NamespacedName, at: Option<u16>) -> Vec<Out> {
     let mut refused = Vec::new();
     for (route, parent) in seen.compiled.parents(service) {
         let wrong = parent.conditions.iter();
         let wrong = wrong.filter(|it| it.status == (it.type_ == "PartiallyInvalid"));
-        let port = parent.parent_ref.port.map_or("all ports".to_owned(), |it| format!("port {it}"));
+        let said = parent.parent_ref.port;
+        if at.zip(said).is_some_and(|(at, said)| i32::from(at) != said) {
+            continue;
+        }
+        let port = said.map_or("all ports".to_owned(), |it| format!("port {it}"));
         refused.extend(wrong.map(|it| Out {
             route: route.to_string(),
             reason: format!("{port}: {}={} {}: {}", it.type_, it.status, it.reason, it.message),

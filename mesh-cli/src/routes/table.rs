@@ -4,6 +4,7 @@ use super::{
     matched,
     service::{self, Attached, Port},
     shown::{Out, Rule},
+    words,
 };
 use crate::output::columns;
 
@@ -27,8 +28,9 @@ fn of_port(port: &Port) -> String {
         name => format!(" ({name})"),
     };
     let mut text = format!(
-        "\nport {}{name}: {protocol} ({because}); {ready} of {endpoints} endpoints ready\n",
-        port.port
+        "\nport {}{name}: {protocol} ({because}); {}\n",
+        port.port,
+        words::endpoints(*ready, *endpoints)
     );
     if port.routes.is_empty() {
         text += "  no route: to the Service's own endpoints\n";
@@ -58,7 +60,7 @@ fn rows(rule: &Rule) -> Vec<Vec<String>> {
     for it in &rule.backends {
         let mut text = format!("{}, {} %", it.to, it.percent);
         if it.valid {
-            text += &format!(", {} of {} endpoints ready", it.ready, it.endpoints);
+            text += &format!(", {}", words::endpoints(it.ready, it.endpoints));
         }
         for filter in &it.filters {
             text += &format!("; {filter}");

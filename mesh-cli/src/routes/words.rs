@@ -140,6 +140,14 @@ pub fn target(target: &mesh_common::model::BackendTarget) -> String {
     }
 }
 
+/// How many endpoints there are.
+pub fn endpoints(ready: usize, all: usize) -> String {
+    match all {
+        0 => "no endpoint known".to_owned(),
+        _ => format!("{ready} of {all} endpoints ready"),
+    }
+}
+
 /// How long things may take, and what is tried again.
 pub fn bounds(rule: &RouteRule) -> Vec<String> {
     let request = rule.timeouts.request.map(|it| format!("request {}", duration(it)));
@@ -166,7 +174,7 @@ fn duration(duration: Duration) -> String {
 pub fn clients(route: &NamespacedName, service: &NamespacedName) -> String {
     match route.namespace == service.namespace {
         true => "all clients".to_owned(),
-        false => format!("clients of namespace {}", route.namespace),
+        false => format!("clients of namespace {} in place of others", route.namespace),
     }
 }
 

@@ -134,6 +134,26 @@ fn a_service_is_described_with_its_pods_and_routes() {
     assert_eq!(line("hooks/hook")[..3], ["hooks/hook", "yes", "no"]);
     assert_eq!(line("HTTPRoute hooks/good"), ["HTTPRoute", "hooks/good", "443", "yes"]);
     assert_eq!(line("HTTPRoute hooks/wrong")[2..4], ["80", "no:"]);
+
+    let routes = cluster.run(&["routes", "hook", "-n", "hooks"]);
+    assert_eq!(routes.code, Some(0), "{routes:?}");
+    for part in [
+        "as the API server has it\n",
+        "\nport 443: HTTP (a route is attached); 1 of 1 endpoints ready\n  HTTPRoute hooks/good, for all",
+        "HTTPRoute hooks/wrong  port 80: Accepted=false NoMatchingParent:",
+    ] {
+        assert!(routes.out.contains(part), "{part:?} in {routes:?}");
+    }
+    let asked = ["routes", "match", "--service", "hook.hooks", "--path", "/"];
+    let decided = cluster.run(&[&asked[..], &["--pod", "hooks/hook"]].concat());
+    assert_eq!(decided.code, Some(0), "{decided:?}");
+    assert!(
+        decided.out.contains("decided by HTTPRoute hooks/good rule 0: any path"),
+        "{decided:?}"
+    );
+    let nobody = cluster.run(&[&asked[..], &["--pod", "hooks/nobody"]].concat());
+    assert_eq!(nobody.code, Some(2), "{nobody:?}");
+    assert!(nobody.err.contains("give its namespace with --from"), "{nobody:?}");
 }
 
 #[test]
