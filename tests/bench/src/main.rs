@@ -5,6 +5,7 @@
 
 mod ping;
 mod relay;
+mod routes;
 mod verdicts;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -52,6 +53,13 @@ enum Command {
         #[arg(long, default_value_t = 10_000)]
         policies: usize,
     },
+    /// Finds the rules of requests among few and among many routes of one Service, and prints
+    /// nanoseconds as JSON.
+    Routes {
+        /// Routes.
+        #[arg(long, default_value_t = 10_000)]
+        routes: usize,
+    },
 }
 
 #[derive(clap::Args)]
@@ -78,5 +86,9 @@ fn main() -> anyhow::Result<()> {
         Command::Ping { connect, count } => ping::ping(connect, count),
         Command::Hold { connect, count } => ping::hold(connect, count),
         Command::Verdicts { policies } => verdicts::run(policies),
+        Command::Routes { routes } => {
+            routes::run(routes);
+            Ok(())
+        }
     }
 }
