@@ -6,7 +6,7 @@
 use std::{fs, net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig, server::WebPkiClientVerifier, version::TLS13,
 };
@@ -24,12 +24,15 @@ pub fn write_certificates(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
     let mut root = CertificateParams::new([])?;
     root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // By name: one that has its issuer's is taken for its own issuer by OpenSSL and its like.
+    root.distinguished_name.push(DnType::CommonName, "root");
     let root = CertifiedIssuer::self_signed(root, KeyPair::generate()?)?;
     fs::write(folder.join(ROOT), root.pem())?;
     for side in ["client", "server"] {
         let key = KeyPair::generate()?;
-        let certificate =
-            CertificateParams::new([SERVER_NAME.to_owned()])?.signed_by(&key, &root)?;
+        let mut certificate = CertificateParams::new([SERVER_NAME.to_owned()])?;
+        certificate.distinguished_name.push(DnType::CommonName, side);
+        let certificate = certificate.signed_by(&key, &root)?;
         fs::write(folder.join(format!("{side}.crt")), certificate.pem())?;
         fs::write(folder.join(format!("{side}.key")), key.serialize_pem())?;
     }
