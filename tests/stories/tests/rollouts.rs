@@ -124,7 +124,7 @@ fn command_line<'w>(flags: &[&'w str]) -> Vec<&'w str> {
     const SCRIPT: &str = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../../deploy/examples/rollout/rollout --namespace shop --route web --stable web-v1 \
-         --canary web-v2 --step-seconds 2 --poll 1 --min-requests 30"
+         --canary web-v2 --step-seconds 2 --poll 1 --min-requests 30 --max-wait 60"
     );
     let words = SCRIPT.split(' ').chain(["--steps", "20 60 100"]);
     words.chain(flags.iter().copied()).collect()
