@@ -29,11 +29,17 @@ pub struct Question {
     #[arg(short, long, default_value = "default")]
     namespace: String,
     /// The path, perhaps with a query
-    #[arg(long, value_name = "PATH", required_unless_present = "grpc", conflicts_with = "grpc")]
+    #[arg(
+        long, value_name = "PATH", conflicts_with = "grpc",
+        required_unless_present_any = ["grpc", "server_name"]
+    )]
     path: Option<String>,
     /// A call of gRPC: POST, with its content-type
     #[arg(long, value_name = "SERVICE/METHOD", conflicts_with = "method")]
     grpc: Option<String>,
+    /// The server that a TLS client asks for, which TLSRoutes go by
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["path", "grpc"])]
+    server_name: Option<String>,
     /// The method
     #[arg(long, value_name = "METHOD", default_value = "GET")]
     method: String,
@@ -111,7 +117,8 @@ impl Question {
                 ensure!(is_call, "--grpc `{call}`: write package.Service/Method");
                 request::path(&format!("/{call}"))?
             }
-            (None, path) => request::path(path.as_deref().context("--path is missing")?)?,
+            (None, Some(path)) => request::path(path)?,
+            (None, None) => PathAndQuery::from_static("/"),
         };
         let mut headers = request::headers(&self.headers)?;
         let mut method = request::method(&self.method)?;
@@ -130,7 +137,9 @@ impl Question {
             headers: &headers,
         };
         let host = self.host.clone().unwrap_or_else(|| format!("{}:{}", name.name, port.port));
-        let asked = Asked { service: &name, port, client: &client, host: &host, target: &target };
+        let server_name = self.server_name.as_deref();
+        let (client, host, target) = (&*client, &*host, &target);
+        let asked = Asked { service: &name, port, client, host, target, server_name };
         let answer = asked.answer(&seen, request, is_outside);
         Ok((!answer.error, self.output.print(&answer, table::matched)?))
     }
@@ -160,6 +169,7 @@ struct Asked<'a> {
     client: &'a str,
     host: &'a str,
     target: &'a PathAndQuery,
+    server_name: Option<&'a str>,
 }
 
 impl Asked<'_> {
@@ -171,7 +181,10 @@ impl Asked<'_> {
         let mut out = shown::out(seen, service, port.port, client);
         out.extend(shown::refused(seen, service, Some(port.port)));
         let mut answer = Answer {
-            request: format!("{} {} to {service}:{}", request.method, self.target, port.port),
+            request: match self.server_name {
+                Some(name) => format!("TLS for {name} to {service}:{}", port.port),
+                None => format!("{} {} to {service}:{}", request.method, self.target, port.port),
+            },
             source: seen.source.clone(),
             client_namespace: client.to_owned(),
             protocol: format!("{} ({})", words::protocol(choice), words::choice(choice, port)),
@@ -188,6 +201,11 @@ impl Asked<'_> {
         let endpoints = format!("to the Service itself, {endpoints}");
         if is_outside {
             answer.outcome = format!("no route: the client is not in the mesh; {endpoints}");
+        } else if routes.are_for_connections() {
+            answer.protocol = format!("{} (a route for connections holds)", words::BYTES);
+            self.connect(seen, &routes, &mut answer);
+        } else if self.server_name.is_some() {
+            answer.outcome = format!("no route: TLS is carried as it is; {endpoints}");
         } else if matches!(choice, Choice::Declared(Protocol::Opaque, _)) {
             answer.outcome = format!("no route: the port carries bytes; {endpoints}");
         } else if !is_routed {
@@ -196,6 +214,31 @@ impl Asked<'_> {
             self.decide(seen, &routes.explain(request), &mut answer);
         }
         answer
+    }
+
+    /// What becomes of the connection.
+    fn connect(&self, seen: &Seen, routes: &Routes, answer: &mut Answer) {
+        let Some((route, rule)) = routes.connection(self.server_name) else {
+            let named = self.server_name.unwrap_or("what names no server");
+            answer.outcome = format!("reset: no TLSRoute is for {named}");
+            answer.error = true;
+            return;
+        };
+        let shown = shown::rule(seen, route, rule);
+        (answer.outcome, answer.error) = match valid_of(rule) {
+            (_, 0) => ("reset: no backend is valid and has a weight".to_owned(), true),
+            _ if is_unserved(seen, &shown) => ("reset: no endpoint is ready".to_owned(), true),
+            (all, valid) if valid < all => {
+                ("carried as bytes; the share of what is not valid is reset".to_owned(), false)
+            }
+            _ => ("carried as bytes".to_owned(), false),
+        };
+        answer.route = Some(shown::named(route));
+        answer.matched = Some(match shown.matches.is_empty() {
+            true => "every connection".to_owned(),
+            false => shown.matches.join("; or "),
+        });
+        answer.rule = Some(shown);
     }
 
     fn decide(&self, seen: &Seen, considered: &[Considered<'_>], answer: &mut Answer) {
@@ -210,7 +253,7 @@ impl Asked<'_> {
                 Outcome::Decides => {
                     answer.route = Some(shown::named(met.route));
                     answer.matched = Some(words::matched(met.by));
-                    let rule = shown::rule(seen, met.rule);
+                    let rule = shown::rule(seen, met.route, met.rule);
                     (answer.outcome, answer.error) = self.outcome(met.rule, &met.by.path);
                     if !answer.error && is_unserved(seen, &rule) {
                         answer.outcome +=
@@ -259,12 +302,7 @@ impl Asked<'_> {
                 _ => {}
             }
         }
-        let weighs = rule.backends.iter().filter(|it| it.weight > 0);
-        let (count, valid) = weighs.fold((0, 0), |(count, valid), it| {
-            let is_valid = matches!(it.target, BackendTarget::Service { .. });
-            (count + 1, valid + usize::from(is_valid))
-        });
-        match (count, valid) {
+        match valid_of(rule) {
             (0, _) => ("answered with 500: no backend has a weight (no_backend)".to_owned(), true),
             (_, 0) => ("answered with 500: no backend is valid (no_backend)".to_owned(), true),
             (count, valid) if valid < count => {
@@ -273,6 +311,15 @@ impl Asked<'_> {
             _ => (format!("sent on as {path}"), false),
         }
     }
+}
+
+/// How many backends of a rule have a weight, and how many of these are valid.
+fn valid_of(rule: &RouteRule) -> (usize, usize) {
+    let weighs = rule.backends.iter().filter(|it| it.weight > 0);
+    weighs.fold((0, 0), |(count, valid), it| {
+        let is_valid = matches!(it.target, BackendTarget::Service { .. });
+        (count + 1, valid + usize::from(is_valid))
+    })
 }
 
 /// Whether a rule leads somewhere, and nowhere there is anybody to answer.

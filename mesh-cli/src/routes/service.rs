@@ -112,8 +112,18 @@ fn shown_port(seen: &Seen, service: &NamespacedName, port: &ServicePort) -> Port
     };
     let choice = protocol::choose(port, || held(&service.namespace));
     let attached = standings(seen.routes(), service, port.port, &service.namespace);
-    let mut because = words::choice(choice, port);
-    if choice == Choice::Sniffed && attached.iter().any(|(it, _)| held(&it.name.namespace)) {
+    let stream = attached.iter().find_map(|(it, standing)| {
+        let holds = *standing == Standing::Holds && !it.kind.is_for_requests();
+        holds.then(|| it.kind.name())
+    });
+    let (mut because, spoken) = match stream {
+        Some(kind) => (format!("a {kind} holds"), words::BYTES),
+        None => (words::choice(choice, port), words::protocol(choice)),
+    };
+    if stream.is_none()
+        && choice == Choice::Sniffed
+        && attached.iter().any(|(it, _)| held(&it.name.namespace))
+    {
         because.push_str("; HTTP for clients with routes of their own");
     }
     let routes = attached.into_iter().map(|(route, _)| {
@@ -125,21 +135,21 @@ fn shown_port(seen: &Seen, service: &NamespacedName, port: &ServicePort) -> Port
             }
             _ => None,
         });
-        let stream = (!route.kind.is_for_requests()).then(|| "not followed yet".to_owned());
-        let is_opaque = matches!(choice, Choice::Declared(Protocol::Opaque, _));
+        let is_opaque =
+            route.kind.is_for_requests() && matches!(choice, Choice::Declared(Protocol::Opaque, _));
         let opaque = is_opaque.then(|| "the port carries bytes".to_owned());
         Attached {
             route: shown::named(route),
             clients: words::clients(&route.name, service),
-            ignored: ignored.or(stream).or(opaque),
-            rules: route.rules.iter().map(|it| shown::rule(seen, it)).collect(),
+            ignored: ignored.or(opaque),
+            rules: route.rules.iter().map(|it| shown::rule(seen, route, it)).collect(),
         }
     });
     let (ready, endpoints) = seen.endpoints(service, port.port);
     Port {
         port: port.port,
         name: port.name.to_string(),
-        protocol: words::protocol(choice),
+        protocol: spoken,
         because,
         ready,
         endpoints,

@@ -57,12 +57,16 @@ pub fn named(route: &Route) -> String {
     format!("{} {}", route.kind.name(), route.name)
 }
 
-/// A rule and what is behind its backends.
-pub fn rule(seen: &Seen, rule: &RouteRule) -> Rule {
+/// A rule of a route and what is behind its backends.
+pub fn rule(seen: &Seen, route: &Route, rule: &RouteRule) -> Rule {
     let total: u64 = rule.backends.iter().map(|it| u64::from(it.weight)).sum();
+    let matches = match route.kind.is_for_requests() {
+        true => rule.matches.iter().map(words::matched).collect(),
+        false => route.hostnames.iter().map(|name| format!("server name {name}")).collect(),
+    };
     Rule {
         name: rule.name.to_string(),
-        matches: rule.matches.iter().map(words::matched).collect(),
+        matches,
         filters: rule.filters.iter().map(words::filter).collect(),
         backends: rule.backends.iter().map(|it| backend(seen, it, total)).collect(),
         bounds: words::bounds(rule),

@@ -13,12 +13,15 @@ use mesh_common::{
     },
 };
 
+/// What is not looked into.
+pub const BYTES: &str = "bytes";
+
 /// What a port speaks.
 pub fn protocol(choice: Choice) -> &'static str {
     match choice {
         Choice::Declared(Protocol::Http, _) | Choice::Routed => "HTTP",
         Choice::Declared(Protocol::Http2, _) => "HTTP/2",
-        Choice::Declared(Protocol::Opaque, _) => "bytes",
+        Choice::Declared(Protocol::Opaque, _) => BYTES,
         Choice::Sniffed => "not declared",
     }
 }

@@ -109,3 +109,36 @@ fn what_cannot_be_answered_says_what_to_do() {
         assert_eq!(ended.out, "", "{words}");
     }
 }
+
+#[test]
+fn connections_are_told_their_route_too() {
+    let folder = shop();
+    let ended = asked(&folder, "door -n shop");
+    for part in [
+        "port 443 (https): bytes (a TLSRoute holds); no endpoint known\n  TLSRoute shop/door, for all",
+        "    rule 0: server name *.example.com\n      to  shop/web:80, 100 %,",
+        "port 80 (http): bytes (a TCPRoute holds)",
+        "    rule 0: connections\n",
+    ] {
+        assert!(ended.out.contains(part), "{part:?} in {}", ended.out);
+    }
+    for (words, code, part) in [
+        (
+            "--service door.shop:443 --server-name a.example.com",
+            0,
+            "carried as bytes\ndecided by TLSRoute shop/door rule 0: server name *.example.com\n",
+        ),
+        ("--service door.shop:443 --server-name b.test", 1, "reset: no TLSRoute is for b.test\n"),
+        ("--service door.shop:443 --path /", 1, "reset: no TLSRoute is for what names no server\n"),
+        (
+            "--service door.shop:80 --path /",
+            0,
+            "the share of what is not valid is reset\ndecided by TCPRoute shop/door rule 0: every",
+        ),
+        ("--service web.shop:80 --server-name a.test", 0, "no route: TLS is carried as it is"),
+    ] {
+        let ended = asked(&folder, &format!("match {words}"));
+        assert_eq!(ended.code, Some(code), "{words}: {ended:?}");
+        assert!(ended.out.contains(part), "{words}: {part:?} in {}", ended.out);
+    }
+}
