@@ -21,7 +21,8 @@ pub fn write_request(
     framing: Framing,
     persistence: &Persistence,
 ) {
-    put(out, &[method.as_str().as_bytes(), b" ", target.as_str().as_bytes(), b" HTTP/1.1\r\n"]);
+    let target = if *method == Method::CONNECT { host } else { target.as_str().as_bytes() };
+    put(out, &[method.as_str().as_bytes(), b" ", target, b" HTTP/1.1\r\n"]);
     put_field(out, HOST.as_str(), host);
     put_rest(out, headers, framing, persistence);
 }

@@ -11,8 +11,9 @@ pub enum Malformed {
     /// RFC 9112, section 3.
     #[error("no request line of method, target and version, with one space between")]
     RequestLine,
-    /// RFC 9112, section 3.2: a proxy that is asked as an origin gets `/path`, and `*` for OPTIONS.
-    #[error("a request target that is neither a path nor, for OPTIONS, `*`")]
+    /// RFC 9112, section 3.2: a proxy that is asked as an origin gets `/path`, `*` for OPTIONS, and a
+    /// host and port for CONNECT.
+    #[error("a request target that is no path, no `*` of OPTIONS and no host and port of CONNECT")]
     Target,
     /// RFC 9112, section 4.
     #[error("no status line of version, three digits and a reason")]
@@ -36,6 +37,9 @@ pub enum Malformed {
     /// RFC 9112, section 3.2: exactly one Host field that is an authority.
     #[error("no Host field, more than one, or one that is no host")]
     Host,
+    /// RFC 9110, section 9.3.6.
+    #[error("CONNECT with a body")]
+    ConnectBody,
     /// RFC 9112, section 6.3: one Content-Length, digits only.
     #[error("a Content-Length that is no number, or a second one")]
     ContentLength,

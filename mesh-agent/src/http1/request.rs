@@ -14,7 +14,7 @@ use super::{Framing, HeadReader, Malformed, fields, fields::first_line};
 pub struct Request {
     /// The method.
     pub method: Method,
-    /// The path and query, or `*`.
+    /// The path and query, or `*`; `/` of CONNECT, which asks for a host and port alone.
     pub target: PathAndQuery,
     /// HTTP/1.0 or HTTP/1.1.
     pub version: Version,
@@ -38,12 +38,34 @@ pub fn read_request(
     let line = first_line(&mut head);
     let (method, target, version) = request_line(&line)?;
     let mut headers = fields::fields(head)?;
-    let host = host(&mut headers, version)?;
+    let mut host = host(&mut headers, version)?;
     let framing = Framing::of_request(version, &headers)?;
+    let target = match target {
+        Target::Path(target) => target,
+        Target::Authority(authority) => {
+            // RFC 9112, section 3.2.3: what differs may be read differently.
+            if !host.is_empty() && host != authority {
+                return Err(Malformed::Host);
+            }
+            // RFC 9110, section 9.3.6: what follows the head is the tunnel's.
+            if !framing.is_empty() {
+                return Err(Malformed::ConnectBody);
+            }
+            host = authority;
+            PathAndQuery::from_static("/")
+        }
+    };
     Ok(Some(Request { method, target, version, headers, host, framing }))
 }
 
-fn request_line(line: &Bytes) -> Result<(Method, PathAndQuery, Version), Malformed> {
+/// What a request asks for.
+enum Target {
+    Path(PathAndQuery),
+    /// A host and a port, of CONNECT.
+    Authority(Bytes),
+}
+
+fn request_line(line: &Bytes) -> Result<(Method, Target, Version), Malformed> {
     let mut parts = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -52,6 +74,17 @@ fn request_line(line: &Bytes) -> Result<(Method, PathAndQuery, Version), Malform
     };
     let version = version_of(version, Malformed::RequestLine)?;
     let method = Method::from_bytes(method).map_err(|_| Malformed::RequestLine)?;
+    if method == Method::CONNECT {
+        let authority = line.slice_ref(target);
+        let parsed = Authority::from_maybe_shared(authority.clone());
+        let parsed = parsed.map_err(|_| Malformed::Target)?;
+        let is_place = parsed.port_u16().is_some() && !parsed.as_str().contains('@');
+        return if is_place && !parsed.host().is_empty() {
+            Ok((method, Target::Authority(authority), version))
+        } else {
+            Err(Malformed::Target)
+        };
+    }
     let is_asterisk = target == b"*" && method == Method::OPTIONS;
     if !is_asterisk && !target.starts_with(b"/") {
         return Err(Malformed::Target);
@@ -61,7 +94,7 @@ fn request_line(line: &Bytes) -> Result<(Method, PathAndQuery, Version), Malform
         return Err(Malformed::Target);
     }
     let target = PathAndQuery::from_maybe_shared(line.slice_ref(target));
-    Ok((method, target.map_err(|_| Malformed::Target)?, version))
+    Ok((method, Target::Path(target.map_err(|_| Malformed::Target)?), version))
 }
 
 /// The version that `text` names; `otherwise` where it names none at all.

@@ -40,6 +40,8 @@ fn odd_but_good_requests_are_read() {
         "OPTIONS * HTTP/1.1\r\nHost: web\r\n\r\n",
         "GET //a/../b?x=%00 HTTP/1.1\r\nHost: [fd00::1]:80\r\n\r\n",
         "M-SEARCH / HTTP/1.1\r\nHost: web\r\n\r\n",
+        "CONNECT web:80 HTTP/1.1\r\nHost: web:80\r\n\r\n",
+        "CONNECT [fd00::1]:80 HTTP/1.1\r\nHost:\r\nContent-Length: 0\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: web\r\ntransfer-encoding:CHUNKED\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: web\r\nX: caf\u{e9}\r\n\r\n",
     ] {
@@ -84,7 +86,22 @@ fn what_two_readers_may_read_differently_is_refused() {
         (first("GET * HTTP/1.1"), Malformed::Target),
         (first("GET /a#b HTTP/1.1"), Malformed::Target),
         (first("GET /a\u{1} HTTP/1.1"), Malformed::Target),
-        (first("CONNECT web:80 HTTP/1.1"), Malformed::Target),
+        (first("CONNECT web HTTP/1.1"), Malformed::Target),
+        (first("CONNECT :80 HTTP/1.1"), Malformed::Target),
+        (first("CONNECT a@web:80 HTTP/1.1"), Malformed::Target),
+        (first("CONNECT /web:80 HTTP/1.1"), Malformed::Target),
+        (first("CONNECT http://web:80/ HTTP/1.1"), Malformed::Target),
+        (first("CONNECT other:80 HTTP/1.1"), Malformed::Host),
+        (
+            request("CONNECT web:80 HTTP/1.1\r\nHost: web:80\r\nContent-Length: 1\r\n\r\n"),
+            Malformed::ConnectBody,
+        ),
+        (
+            request(
+                "CONNECT web:80 HTTP/1.1\r\nHost: web:80\r\nTransfer-Encoding: chunked\r\n\r\n",
+            ),
+            Malformed::ConnectBody,
+        ),
         (first("GET  / HTTP/1.1"), Malformed::RequestLine),
         (first("GET / HTTP/1.1 "), Malformed::RequestLine),
         (first("GET /a b HTTP/1.1"), Malformed::RequestLine),

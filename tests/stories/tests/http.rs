@@ -95,6 +95,8 @@ ANSWERS = {
     '/early': b'HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig',
     '/last': b'HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlast',
     '/switch': b'HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nhi ',
+    'far.test:7': b'HTTP/1.1 200 Connected\r\nContent-Length: 3\r\n\r\nhi ',
+    'no.test:7': b'HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno',
 }
 def serve(s):
     got = b''
@@ -116,7 +118,7 @@ def serve(s):
         s.sendall(ANSWERS[path])
         if path in ('/old', '/cut'): s.close(); return
         if path == '/last': time.sleep(0.3); s.close(); return
-        if path == '/switch':
+        if path in ('/switch', 'far.test:7'):
             while True:
                 part = got or s.recv(100); got = b''
                 if not part: s.close(); return
@@ -296,6 +298,33 @@ print('done')
         assert_eq!(said, "done");
         let flow = request(&mesh, "/switch", &[])?;
         assert_eq!(flow.number("http/status"), 101, "{flow}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_tunnel_carries_bytes_from_the_first_on() -> Result<()> {
+    const CONNECT: &str = r"
+def connect(to): return b'CONNECT ' + to + b' HTTP/1.1\r\nHost: ' + to + b'\r\n\r\n'
+s = call(connect(b'no.test:7') + ask('/plain'))
+got = b''
+while not got.endswith(b'plain'): got += s.recv(1000)
+expect('refused', got.startswith(b'HTTP/1.1 403 '), True)
+s.sendall(connect(b'far.test:7') + b'early ')
+got = b''
+while not got.endswith(b'hi EARLY '): got += s.recv(1000)
+expect('connected', got.startswith(b'HTTP/1.1 200 ') and b'ontent-' not in got, True)
+for at in range(100): s.sendall(b'more'); got = s.recv(100); expect('more', got, b'MORE')
+s.shutdown(SHUT_WR); expect('end', all(s), (b'', 'end'))
+print('done')
+";
+    let mesh = http_shop("http-connect").start()?;
+    for (pod, address) in [("shop/api", API), ("shop/near", NEAR)] {
+        serve_python(mesh.pod(pod), 8080, SCRIPTED)?;
+        let said = raw(mesh.pod("shop/frontend"), CONNECT, &format!("{address}:80"))?;
+        assert_eq!(said, "done");
+        let flow = request(&mesh, "far.test:7", &[("http/method", "CONNECT")])?;
+        assert_eq!(flow.number("http/status"), 200, "{flow}");
     }
     Ok(())
 }

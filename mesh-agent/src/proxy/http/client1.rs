@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Version as Http;
+use http::{Method, Version as Http};
 use tokio::{
     net::TcpStream,
     time::{self, Instant},
@@ -77,6 +77,8 @@ impl Client1 {
         self.keep_alive = keep_alive && !self.is_http10;
         self.ends_with_connection = false;
         self.wire.expect_body(head.framing);
+        // It goes on with another protocol by itself.
+        let is_connect = head.method == Method::CONNECT;
         Ok(Request {
             version: Version::Http1,
             method: head.method,
@@ -84,7 +86,7 @@ impl Client1 {
             authority: head.host,
             headers: head.headers,
             framing: head.framing,
-            upgrade,
+            upgrade: upgrade.filter(|_| !is_connect),
         })
     }
 

@@ -153,7 +153,10 @@ fn flow_of(request: &Request) -> HttpFlow {
     };
     HttpFlow {
         method: Some(Method::clone(&request.method)),
-        path: request.target.path().into(),
+        path: match request.is_connect() {
+            true => String::from_utf8_lossy(&request.authority).into(),
+            false => request.target.path().into(),
+        },
         ..HttpFlow::new(protocol)
     }
 }

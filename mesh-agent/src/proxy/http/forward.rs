@@ -2,7 +2,7 @@
 
 use std::{future::poll_fn, net::SocketAddr, task::Poll, time::Duration};
 
-use http::StatusCode;
+use http::{StatusCode, header::CONTENT_LENGTH};
 use mesh_common::model::{NamespacedName, Retry, Timeouts};
 use tokio::time;
 
@@ -83,7 +83,11 @@ impl<'f, C: Client> Forward<'f, C> {
         target: Target<'f>,
         seen: &'f mut Seen,
     ) -> Self {
-        let version = network.version_of(target.service, target.port).unwrap_or(request.version);
+        let version = match network.version_of(target.service, target.port) {
+            // HTTP/2 has tunnels of its own, within streams.
+            _ if request.is_connect() => Version::Http1,
+            asked_for => asked_for.unwrap_or(request.version),
+        };
         seen.flow.backend = Some(target.service.clone());
         let request_deadline = Deadline::after(target.timeouts.request);
         let deadlines = Deadlines { request: request_deadline, ..Deadlines::default() };
@@ -154,13 +158,19 @@ impl<'f, C: Client> Forward<'f, C> {
             let again = Again::AsTheRuleSays;
             return Err(Failed { trouble: status_of_try(response.status), again });
         }
-        let is_upgrade = response.status == StatusCode::SWITCHING_PROTOCOLS;
-        if is_upgrade && !(self.request.upgrade.is_some() && transfer.is_request_whole()) {
+        let is_tunnel = self.request.is_connect() && response.status.is_success();
+        let is_upgrade = is_tunnel || response.status == StatusCode::SWITCHING_PROTOCOLS;
+        let was_asked = is_tunnel || self.request.upgrade.is_some();
+        if is_upgrade && !(was_asked && transfer.is_request_whole()) {
             let trouble = Trouble::MalformedResponse("it switches protocols unasked".to_owned());
             return Err(Failed { trouble, again: Again::Never });
         }
         if !is_upgrade {
             response.upgrade = None;
+        }
+        if is_tunnel {
+            // RFC 9110, section 9.3.6: a server is not to say it, and what it says means nothing.
+            response.headers.remove(CONTENT_LENGTH);
         }
         for filters in response_filters {
             filters::change_response(*filters, &mut response);

@@ -59,6 +59,11 @@ impl Request {
         }
     }
 
+    /// Whether it asks for a tunnel, which begins behind the response.
+    pub(in crate::proxy) fn is_connect(&self) -> bool {
+        self.method == Method::CONNECT
+    }
+
     /// Whether it is a call of gRPC, whose errors are told in another way.
     pub(in crate::proxy) fn is_grpc(&self) -> bool {
         let content_type = self.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
