@@ -133,6 +133,7 @@ impl Pod {
             "daemon off;\nmaster_process off;\npid {at}/pid;\nerror_log {at}/error.log;\n\
              events {{ worker_connections 4096; }}\n\
              http {{\n  access_log off;\n  client_max_body_size 0;\n\
+             \x20 keepalive_requests 1000000000;\n\
              \x20 client_body_temp_path {at}/body;\n  proxy_temp_path {at}/proxy;\n\
              \x20 fastcgi_temp_path {at}/fastcgi;\n  uwsgi_temp_path {at}/uwsgi;\n\
              \x20 scgi_temp_path {at}/scgi;\n  default_type text/plain;\n\

@@ -200,10 +200,7 @@ impl Stage {
 
 fn serve(pod: &Pod, peer: &Path) -> Result<()> {
     let page = "x".repeat(PAGE_BYTES);
-    pod.serve_nginx(
-        Server::Http.port(),
-        &format!("keepalive_requests 100000000; return 200 \"{page}\";"),
-    )?;
+    pod.serve_nginx(Server::Http.port(), &format!("return 200 \"{page}\";"))?;
     pod.serve(Server::Bulk.port(), &["iperf3", "--server"])?;
     let peer = peer.to_string_lossy();
     let listen = format!("0.0.0.0:{}", Server::Echo.port());

@@ -206,12 +206,11 @@ impl Stage {
 
 fn serve(pod: &Pod) -> Result<()> {
     let page = "x".repeat(PAGE_BYTES);
-    pod.serve_nginx(HTTP1, &format!("keepalive_requests 100000000; return 200 \"{page}\";"))?;
+    pod.serve_nginx(HTTP1, &format!("return 200 \"{page}\";"))?;
     pod.serve_nginx_http2(
         GRPC,
         &format!(
-            "keepalive_requests 100000000; default_type application/grpc; \
-             add_trailer grpc-status 0; return 200 \"{}\";",
+            "default_type application/grpc; add_trailer grpc-status 0; return 200 \"{}\";",
             "y".repeat(64)
         ),
     )
