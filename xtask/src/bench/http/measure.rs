@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use super::{Course, Protocol, Proxy, stage::Stage};
 use crate::bench::{case::resident_mib, cpu};
 
-const SECONDS: u32 = 5;
+const SECONDS: u32 = 4;
 const CONNECTIONS: u32 = 16;
 /// Calls that are under way on each of the connections of gRPC.
 const STREAMS: u32 = 4;
@@ -104,19 +104,25 @@ fn h2load(stage: &Stage, course: Course, proxy: Proxy) -> Result<Counted> {
     let command: Vec<&str> =
         ["h2load"].into_iter().chain(words.iter().map(String::as_str)).collect();
     let output = stage.client(proxy).place.run_for(&command, PATIENCE)?.success()?;
-    ensure!(output.contains(" 0 failed, 0 errored, 0 timeout"), "{output}");
-    read_h2load(&fs::read_to_string(&log)?).with_context(|| format!("h2load printed: {output}"))
+    let (counted, failed) =
+        read_h2load(&fs::read_to_string(&log)?).with_context(|| format!("it printed: {output}"))?;
+    // nginx answers a call in some hundreds with 502 where it meets a connection that just ends.
+    let allowed = if Proxy::OTHERS.contains(&proxy) { counted.requests / 100.0 } else { 0.0 };
+    ensure!(failed <= allowed && output.contains(" 0 errored, 0 timeout"), "{output}");
+    Ok(counted)
 }
 
-/// Rows of start, status and microseconds.
-fn read_h2load(log: &str) -> Result<Counted> {
-    let mut times = Vec::new();
+/// What was answered with 200, and how many calls were not; rows are of start, status and microseconds.
+fn read_h2load(log: &str) -> Result<(Counted, f64)> {
+    let (mut times, mut failed) = (Vec::new(), 0.0);
     for row in log.lines() {
         let mut columns = row.split('\t');
         let status = columns.nth(1).context("a row has a status")?;
-        ensure!(status == "200", "a call was answered with {status}");
-        let time: f64 = columns.next().context("a row has a time")?.parse()?;
-        times.push(time);
+        if status == "200" {
+            times.push(columns.next().context("a row has a time")?.parse()?);
+        } else {
+            failed += 1.0;
+        }
     }
     times.sort_by(f64::total_cmp);
     let at = |share: f64| {
@@ -124,11 +130,8 @@ fn read_h2load(log: &str) -> Result<Counted> {
         times.get((last as f64 * share) as usize).copied()
     };
     let percentile = |share| at(share).context("no call was answered");
-    Ok(Counted {
-        requests: times.len() as f64,
-        p50_us: percentile(0.5)?,
-        p99_us: percentile(0.99)?,
-    })
+    let (requests, p50_us, p99_us) = (times.len() as f64, percentile(0.5)?, percentile(0.99)?);
+    Ok((Counted { requests, p50_us, p99_us }, failed))
 }
 
 #[cfg(test)]
@@ -143,9 +146,9 @@ mod tests {
         assert_eq!((counted.requests, counted.p50_us, counted.p99_us), (12345.0, 250.0, 1500.0));
         assert!(read_wrk("").is_none());
         let log: String = (1..=100).rev().map(|us| format!("17\t200\t{us}\n")).collect();
-        let counted = read_h2load(&log).expect("figures");
+        let (counted, failed) = read_h2load(&(log + "17\t503\t1\n")).expect("figures");
         assert_eq!((counted.requests, counted.p50_us, counted.p99_us), (100.0, 50.0, 99.0));
-        assert!(read_h2load("17\t503\t1\n").is_err());
+        assert_eq!(failed, 1.0);
         assert!(read_h2load("").is_err());
     }
 }
