@@ -50,6 +50,8 @@ pub struct Watcher<'a> {
     /// The version that is known, from which a watch goes on; `None` to list again.
     version: Option<String>,
     is_listed: bool,
+    /// The server had no such kind when it was last asked for a list.
+    is_missing: bool,
     /// A list that takes longer than the server remembers its pages is asked for in one piece.
     in_one_piece: bool,
 }
@@ -91,6 +93,7 @@ impl<'a> Watcher<'a> {
             backoff: Backoff::default(),
             version: None,
             is_listed: false,
+            is_missing: false,
             in_one_piece: false,
         }
     }
@@ -116,6 +119,7 @@ impl<'a> Watcher<'a> {
                     // What the server does not have, it has no objects of. Later, when there were
                     // some, it may be that it merely does not serve the kind yet.
                     if matches!(error, ApiError::NotFound { .. }) {
+                        self.is_missing |= self.version.is_none();
                         self.version = None;
                         if !self.is_listed && !observer.changed(Change::Listed(Vec::new())).await {
                             return;
@@ -168,6 +172,11 @@ impl<'a> Watcher<'a> {
         };
         self.in_one_piece = false;
         self.is_listed = true;
+        // Waits have grown since nobody knew when the kind would come. Now that it is there the server
+        // refuses to watch it for a moment, while its storage begins.
+        if std::mem::take(&mut self.is_missing) {
+            self.backoff.reset();
+        }
         self.version = Some(version);
         observer.is_well(None);
         Ok(if observer.changed(Change::Listed(items)).await { Next::Now } else { Next::Over })
@@ -236,3 +245,6 @@ enum Next {
 fn version_of(object: &Value) -> Option<String> {
     object.pointer("/metadata/resourceVersion")?.as_str().map(str::to_owned)
 }
+
+#[cfg(test)]
+mod tests;
