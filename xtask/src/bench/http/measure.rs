@@ -64,13 +64,14 @@ fn wrk(stage: &Stage, course: Course, proxy: Proxy) -> Result<Counted> {
 }
 
 fn read_wrk(output: &str) -> Option<Counted> {
-    let words = |end: &str| {
-        let line = output.lines().find(|line| line.contains(end))?;
-        Some(line.split_whitespace().collect::<Vec<_>>())
+    let lines = output.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let latency = |percent: &str| {
+        let line = lines.clone().find(|words| words.first() == Some(&percent))?;
+        wrk_time(line.get(1)?)
     };
-    let latency = |percent: &str| wrk_time(words(percent)?.get(1)?);
+    let total = lines.clone().find(|words| words.get(1..3) == Some(&["requests", "in"]))?;
     Some(Counted {
-        requests: words(" requests in ")?.first()?.parse().ok()?,
+        requests: total.first()?.parse().ok()?,
         p50_us: latency("50%")?,
         p99_us: latency("99%")?,
     })
@@ -140,7 +141,7 @@ mod tests {
 
     #[test]
     fn figures_are_read_from_what_clients_print() {
-        let wrk = "  Latency Distribution\n     50%  250.00us\n     75%  300.00us\n     99%    1.50ms\n  \
+        let wrk = "    Req/Sec    48.44k     8.47k   55.95k    77.50%\n  Latency Distribution\n     50%  250.00us\n     75%  300.00us\n     99%    1.50ms\n  \
                    12345 requests in 5.00s, 1.00MB read\n";
         let counted = read_wrk(wrk).expect("figures");
         assert_eq!((counted.requests, counted.p50_us, counted.p99_us), (12345.0, 250.0, 1500.0));
