@@ -71,7 +71,9 @@ fn lost_of(yaml: &str) -> Vec<String> {
 #[test]
 fn the_manifests_say_nothing_that_kubernetes_does_not_know() {
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
-    let mut files = vec![deploy.join("examples/networkpolicy.yaml")];
+    let mut files = ["networkpolicy.yaml", "services.yaml"]
+        .map(|file| deploy.join("examples").join(file))
+        .to_vec();
     for entry in fs::read_dir(deploy.join("base")).expect("a folder") {
         let path = entry.expect("an entry").path();
         if !path.ends_with("kustomization.yaml") {

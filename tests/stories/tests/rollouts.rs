@@ -145,7 +145,7 @@ fn a_good_version_is_promoted_without_a_request_that_fails() -> Result<()> {
     as_written(&cluster, &["apply", "canary.yaml"])?;
     until_answered_by(&cluster, &["v1", "v2"], &[])?;
     let traffic = traffic(&cluster)?;
-    let seen = rollout(&cluster, &["--max-latency", "2.5"])?;
+    let seen = rollout(&cluster, &["--max-latency", "10"])?;
     ensure!(seen.code == 0, "{seen}\n{}", cluster.mesh.last_words());
     for line in
         ["20 % to web-v2, 80 % to web-v1", "60 % to web-v2", "PROMOTED: all requests to web-v2"]
