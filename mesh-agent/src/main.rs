@@ -248,11 +248,11 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
         },
         snapshot,
         status,
-        captured: reports.captured,
+        captured: reports.captured.clone(),
     };
     let handles = connection.start();
     let renewal =
-        renewal::keep(certificates, handles.authority, reports.wanted, handles.reconnected);
+        renewal::keep(certificates, handles.authority, reports.wanted.clone(), handles.reconnected);
     tokio::spawn(renewal);
 
     let departure = match config.daemon_set {
@@ -263,10 +263,14 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    Ok(match departure {
+    let is_for_good = match departure {
         Some(departure) => departure.is_for_good().await,
         None => false,
-    })
+    };
+    if is_for_good {
+        reports.let_everybody_go().await;
+    }
+    Ok(is_for_good)
 }
 
 fn capture_config(config: &Config) -> CaptureConfig {

@@ -147,6 +147,11 @@ impl Cluster {
             Ok(self.mesh.flows()?.iter().any(|flow| flow.has(&mtls)).then_some(()))
         })?;
 
+        let calling = format!(
+            "while true; do curl --silent --show-error --fail --max-time 10 --output /dev/null {url}; \
+             sleep 0.01; done"
+        );
+        let calling = frontend.spawn(&["sh", "-c", &calling])?;
         let log = self.mesh.layout().log("leaving");
         let mut leaving = self.mesh.nodes()[0].place.spawn(&self.client(command_line), &log)?;
         for node in NODES {
@@ -157,6 +162,9 @@ impl Cluster {
         })
         .with_context(|| self.mesh.last_words())?;
         let code = wait::until(&format!("{command_line:?} to end"), PLAIN, || leaving.ended());
+        let calls = calling.log();
+        ensure!(!calls.contains("curl: ("), "calls failed meanwhile: {calls}");
+        drop(calling);
         ensure!(code? == 0, "{}", leaving.log());
         let namespace = ["get", "namespace", "nodemesh-system"];
         ensure!(self.try_kubectl(&namespace)?.stderr.contains("NotFound"));

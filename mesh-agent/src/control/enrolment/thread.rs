@@ -21,6 +21,8 @@ use crate::{
 
 /// How often the connections of pods that drain are counted.
 const DRAIN_CHECK: Duration = Duration::from_millis(500);
+/// How long what the proxy carries may take to end once the agent leaves for good.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// The shortest sleep, so that a step that is due at once does not spin.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(10);
 
@@ -32,6 +34,20 @@ pub struct Reports {
     pub captured: watch::Receiver<Option<Captures>>,
     /// Identities that need a certificate; `None` until there is a picture of the mesh.
     pub wanted: watch::Receiver<Option<BTreeSet<SpiffeId>>>,
+    leaves: watch::Sender<bool>,
+}
+
+impl Reports {
+    /// Lets every pod out of the mesh for good, and waits a while for what the proxy still carries
+    /// and for callers that do not know yet. Until then the proxy serves: whoever ended it first
+    /// would have the kernel send new connections to nobody.
+    pub async fn let_everybody_go(mut self) {
+        self.leaves.send_replace(true);
+        let is_nobody_left =
+            |wanted: &Option<BTreeSet<SpiffeId>>| wanted.as_ref().is_some_and(BTreeSet::is_empty);
+        // Whatever is left then, the cleanup ends.
+        let _ = tokio::time::timeout(FAREWELL, self.wanted.wait_for(is_nobody_left)).await;
+    }
 }
 
 /// Everything that the thread works with.
@@ -58,20 +74,23 @@ impl EnrolmentThread {
     pub fn start(self, captor: impl Captor + 'static) -> io::Result<Reports> {
         let (captured, captured_rx) = watch::channel(None);
         let (wanted, wanted_rx) = watch::channel(None);
+        let (leaves, leaves_rx) = watch::channel(false);
         // One waiting wake-up stands for any number of them.
         let (wake, woken) = sync_channel(1);
         tokio::spawn(forward(self.snapshot.changed(), wake.clone()));
         tokio::spawn(forward(self.bypasses.changed(), wake.clone()));
-        tokio::spawn(forward(self.certificates.changed(), wake));
-        let body = move || self.run(captor, &woken, &captured, &wanted);
+        tokio::spawn(forward(self.certificates.changed(), wake.clone()));
+        tokio::spawn(forward(leaves_rx.clone(), wake));
+        let body = move || self.run(captor, &woken, &leaves_rx, &captured, &wanted);
         std::thread::Builder::new().name("enrolment".to_owned()).spawn(body)?;
-        Ok(Reports { captured: captured_rx, wanted: wanted_rx })
+        Ok(Reports { captured: captured_rx, wanted: wanted_rx, leaves })
     }
 
     fn run(
         self,
         mut captor: impl Captor,
         woken: &Receiver<()>,
+        leaves: &watch::Receiver<bool>,
         captured: &watch::Sender<Option<Captures>>,
         wanted: &watch::Sender<Option<BTreeSet<SpiffeId>>>,
     ) {
@@ -81,9 +100,11 @@ impl EnrolmentThread {
             self.pulse.beat();
             let now = Instant::now();
             let bypass_ends = self.bypasses.expire().map(|left| now + left);
+            let leaves = *leaves.borrow();
             // Without a picture, "no pods" would mean to release them all.
-            if self.status.is_synced() {
-                let desired = self.snapshot.local_pods(&self.node);
+            if leaves || self.status.is_synced() {
+                let desired =
+                    if leaves { Vec::new() } else { self.snapshot.local_pods(&self.node) };
                 let certificate = |id: &SpiffeId| self.certificates.require(id);
                 let bypassed = |pod: &Workload| {
                     // A node's worth of pods takes long, and is no standstill.
@@ -91,11 +112,11 @@ impl EnrolmentThread {
                     self.bypasses.left_for(pod)
                 };
                 enrolment.reconcile(now, &desired, certificate, bypassed, &mut captor);
-                publish(wanted, enrolment.identities());
                 if enrolment.is_tried() {
                     let bypass_end = |pod: &Workload| self.bypasses.end_for(pod);
                     publish(captured, enrolment.captures(bypass_end));
                 }
+                publish(wanted, enrolment.identities());
                 self.status.set_pods(enrolment.states(&captor), enrolment.is_tried());
             }
             let inspect_at = inspection.look(now, &mut captor, &self.status);
@@ -121,7 +142,7 @@ fn publish<T: PartialEq>(channel: &watch::Sender<Option<T>>, value: T) {
     });
 }
 
-async fn forward(mut changed: watch::Receiver<u64>, wake: SyncSender<()>) {
+async fn forward<T>(mut changed: watch::Receiver<T>, wake: SyncSender<()>) {
     while changed.changed().await.is_ok() {
         if let Err(std::sync::mpsc::TrySendError::Disconnected(())) = wake.try_send(()) {
             return;
@@ -152,6 +173,7 @@ mod tests {
     #[derive(Clone, Default)]
     struct Fake {
         captured: Arc<Mutex<Vec<String>>>,
+        released: Arc<Mutex<Vec<String>>>,
         repairs: Arc<Mutex<u64>>,
     }
 
@@ -170,7 +192,9 @@ mod tests {
             Ok(())
         }
 
-        fn release(&mut self, _uid: &str) -> Result<(), String> {
+        fn release(&mut self, uid: &str) -> Result<(), String> {
+            let mut released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
+            released.push(uid.to_owned());
             Ok(())
         }
 
@@ -270,13 +294,22 @@ mod tests {
         assert!(pulse.last() > born, "it does not show that it turns");
 
         *captor.repairs.lock().expect("lock") = 1;
-        for _ in 0..1000 {
+        let is_noticed = || {
             let problems = status.to_wire("node-1", 0).problems;
-            if problems.iter().any(|it| it.contains("connect4 was found detached")) {
-                return;
+            problems.iter().any(|it| it.contains("connect4 was found detached"))
+        };
+        for _ in 0..1000 {
+            if is_noticed() {
+                break;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("nobody noticed the repair");
+        assert!(is_noticed(), "nobody noticed the repair");
+
+        let left = reports.captured.clone();
+        tokio::time::timeout(FAREWELL / 2, reports.let_everybody_go()).await.expect("at once");
+        assert_eq!(*captor.released.lock().expect("lock"), ["u1"]);
+        let captures = left.borrow().clone();
+        assert_eq!(captures.expect("it is known").captured, BTreeSet::new(), "others are told");
     }
 }
