@@ -13,6 +13,8 @@ use crate::{
 };
 
 mod prepared;
+#[cfg(any(test, feature = "reference"))]
+pub mod reference;
 mod table;
 
 pub use prepared::{Policies, governed_ports};

@@ -21,6 +21,8 @@ pub mod path;
 mod precedence;
 mod query;
 pub mod redirect;
+#[cfg(any(test, feature = "reference"))]
+pub mod reference;
 mod standing;
 mod table;
 

@@ -1,7 +1,5 @@
 //! Routes by example, and the filed matches against a slow, obvious reader of the specification.
 
-use std::cmp::Ordering;
-
 use http::{HeaderName, HeaderValue};
 use proptest::prelude::*;
 
@@ -236,64 +234,10 @@ fn parents_are_told_apart_by_port_and_kinds_do_not_mix() {
     assert!(!Routes::attached(only_narrow, &service(), 8080, "shop").is_empty());
 }
 
-/// The specification, read aloud: of all that accept a request, the first in order.
-fn reference(routes: &[Route], asked: &Asked) -> Option<String> {
-    let mut accepting = Vec::new();
-    for route in routes {
-        for (at, rule) in route.rules.iter().enumerate() {
-            for wanted in rule.matches.iter().filter(|wanted| reference_accepts(wanted, asked)) {
-                accepting.push((route, at, wanted));
-            }
-        }
-    }
-    // The sort is stable: matches of one rule stay in order.
-    accepting.sort_by(|(route_a, rule_a, a), (route_b, rule_b, b)| {
-        path_order(&a.path, &b.path)
-            .then(b.method.is_some().cmp(&a.method.is_some()))
-            .then(b.headers.len().cmp(&a.headers.len()))
-            .then(b.query.len().cmp(&a.query.len()))
-            .then(route_a.created.cmp(&route_b.created))
-            .then(route_a.name.cmp(&route_b.name))
-            .then(rule_a.cmp(rule_b))
-    });
-    let (route, rule, _) = accepting.first()?;
-    Some(format!("{}/{}", route.name.name, route.rules[*rule].name))
-}
-
-fn path_order(a: &PathMatch, b: &PathMatch) -> Ordering {
-    let rank = |path: &PathMatch| match path {
-        PathMatch::Exact(_) => (0, 0),
-        PathMatch::Pattern(pattern) => (1, -(pattern.as_str().len() as i64)),
-        PathMatch::Prefix(prefix) => (2, -(prefix.len() as i64)),
-        PathMatch::Grpc { .. } => unreachable!("not generated"),
-    };
-    rank(a).cmp(&rank(b))
-}
-
-fn reference_accepts(wanted: &RouteMatch, asked: &Asked) -> bool {
-    let elements = |path: &str| -> Vec<String> { path.split('/').map(str::to_owned).collect() };
-    let path = match &wanted.path {
-        PathMatch::Exact(exact) => **exact == asked.path,
-        PathMatch::Pattern(pattern) => pattern.matches(&asked.path),
-        PathMatch::Prefix(prefix) => elements(&asked.path).starts_with(&elements(prefix)),
-        PathMatch::Grpc { .. } => unreachable!("not generated"),
-    };
-    let is = |value: &TextMatch, text: &str| match value {
-        TextMatch::Exact(exact) => **exact == *text,
-        TextMatch::Pattern(pattern) => pattern.matches(text),
-    };
-    let headers = wanted.headers.iter().all(|wanted| {
-        let held: Vec<_> = asked.headers.get_all(&wanted.name).iter().collect();
-        let joined: Vec<_> = held.iter().filter_map(|value| value.to_str().ok()).collect();
-        !held.is_empty() && is(&wanted.value, &joined.join(","))
-    });
-    let query = wanted.query.iter().all(|wanted| {
-        let pairs = asked.query.iter().flat_map(|query| query.split('&'));
-        let mut pairs = pairs.filter_map(|pair| pair.split_once('='));
-        pairs.find(|(name, _)| **name == *wanted.name).is_some_and(|(_, it)| is(&wanted.value, it))
-    });
-    let method = wanted.method.as_ref().is_none_or(|method| *method == asked.method);
-    path && headers && query && method
+/// What the specification says of `routes`, as [`met`] has it.
+fn specified(routes: &[Route], asked: &Asked) -> Option<String> {
+    let met = reference::find(routes, asked.request())?;
+    Some(format!("{}/{}", met.route.name.name, met.rule.name))
 }
 
 fn any_path() -> impl Strategy<Value = String> {
@@ -376,7 +320,7 @@ proptest! {
     ) {
         let filed = attached(routes.clone());
         for asked in &asked {
-            prop_assert_eq!(met(&filed, asked), reference(&routes, asked), "{:?}", asked);
+            prop_assert_eq!(met(&filed, asked), specified(&routes, asked), "{:?}", asked);
         }
     }
 }
