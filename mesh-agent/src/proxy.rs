@@ -34,6 +34,8 @@ mod deliver;
 mod denied;
 mod dial;
 mod failure;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod handshakes;
 mod hbone;
 mod http;

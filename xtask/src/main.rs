@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod image;
 mod manifests;
 mod preflight;
@@ -62,6 +63,14 @@ enum Command {
     Crds,
     /// Writes the Helm chart, deploy/chart, from deploy/base.
     Manifests,
+    /// Tries random input on what reads what strangers send, or on those targets of fuzz/.
+    Fuzz {
+        /// Names of targets.
+        targets: Vec<String>,
+        /// How long each of them is tried.
+        #[arg(long, default_value_t = 8)]
+        seconds: u32,
+    },
     /// Runs all tests, or those whose names contain one of the filters.
     Test {
         /// Parts of test names.
@@ -98,6 +107,7 @@ fn run(command: Command) -> Result<ExitCode> {
             manifests::chart()?;
         }
         Command::Manifests => manifests::chart()?,
+        Command::Fuzz { targets, seconds } => fuzz::run(&targets, seconds)?,
         Command::Test { filters } => {
             setup::run()?;
             setup::build()?;

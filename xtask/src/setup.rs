@@ -95,6 +95,11 @@ pub fn run_with(more: &[Requirement]) -> Result<()> {
     install_tool("cargo-nextest", "runs the tests", &["cargo-nextest@^0.9"])
 }
 
+/// Installs what runs the fuzz targets.
+pub fn install_fuzzer() -> Result<()> {
+    install_tool("cargo-fuzz", "runs the fuzz targets", &["cargo-fuzz@^0.13"])
+}
+
 /// Installs the Envoy that the benchmark compares with.
 pub fn install_envoy() -> Result<()> {
     if envoy().exists() {
@@ -155,6 +160,15 @@ const OF_XTASK: [&str; 2] = ["CARGO_PKG_", "CARGO_MANIFEST_"];
 /// Where tools are installed that are not on PATH.
 pub fn tools() -> PathBuf {
     repository().join("target/tools/bin")
+}
+
+/// Lets a command find what setup has built.
+pub fn with_tools(mut command: Command) -> Result<Command> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let path = env::join_paths(env::split_paths(&path).chain([tools()]))
+        .context("a directory of PATH has a colon in its name")?;
+    command.env("PATH", path);
+    Ok(command)
 }
 
 /// The packages that are missing, by what they are for.

@@ -15,7 +15,7 @@ use tokio::{io::Interest, net::TcpStream, time};
 
 use super::LOCK;
 
-mod server_name;
+pub(super) mod server_name;
 
 pub(super) use server_name::server_name;
 
@@ -34,7 +34,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0";
 /// has one byte more, and nobody calls it.
 const METHOD: usize = 16;
 /// The first bytes that are looked at.
-const LOOKED_AT: usize = 32;
+pub(super) const LOOKED_AT: usize = 32;
 
 /// What a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +114,7 @@ async fn listen(client: &TcpStream, look: impl Fn(&[u8]) -> Option<Spoken>) -> S
 }
 
 /// What somebody speaks who begins with `first`; `None` where more has to come first.
-fn look(first: &[u8]) -> Option<Spoken> {
+pub(super) fn look(first: &[u8]) -> Option<Spoken> {
     match first {
         // A handshake record (RFC 8446, section 5.1).
         [0x16, 0x03, ..] => return Some(Spoken::Tls),

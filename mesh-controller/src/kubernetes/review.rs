@@ -200,7 +200,10 @@ impl Reviewer {
 
 /// When a token expires, seconds since the Unix epoch, if there is a point in asking about it. Its
 /// signature is the API server's business; what it says of itself spares asking about nonsense.
-fn precheck(token: &str, now: u64) -> Result<u64, BadToken> {
+///
+/// # Errors
+/// Where it is none for agents, or has expired.
+pub fn precheck(token: &str, now: u64) -> Result<u64, BadToken> {
     #[derive(Deserialize)]
     struct Claims {
         aud: Audiences,

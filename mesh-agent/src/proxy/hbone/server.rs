@@ -301,7 +301,11 @@ fn destination(
 
 /// The port of `workload` that a Service's port, `web.shop.svc.cluster.local:80`, leads to: what
 /// ztunnel asks for where the connection came through a gateway to another network.
-fn behind_service(workload: &Workload, own: IpAddr, authority: &str) -> Option<SocketAddr> {
+pub(in crate::proxy) fn behind_service(
+    workload: &Workload,
+    own: IpAddr,
+    authority: &str,
+) -> Option<SocketAddr> {
     let (host, port) = authority.rsplit_once(':')?;
     let port: u16 = port.parse().ok()?;
     let mut labels = host.split('.');

@@ -21,7 +21,7 @@ pub(in crate::proxy) fn revoked() -> Reason {
 }
 
 /// The answer to a CONNECT that failed so.
-pub(super) fn to_response(failure: &Failure) -> Response<()> {
+pub(in crate::proxy) fn to_response(failure: &Failure) -> Response<()> {
     let (status, error) = match failure {
         Failure::Denied(_) => (StatusCode::FORBIDDEN, DENIED),
         Failure::NotOurs(_) => (StatusCode::BAD_REQUEST, "destination_not_found"),
@@ -39,7 +39,7 @@ pub(super) fn to_response(failure: &Failure) -> Response<()> {
 }
 
 /// What the far proxy's answer means for the connection to `address`.
-pub(super) fn to_failure<B>(response: &Response<B>, address: SocketAddr) -> Failure {
+pub(in crate::proxy) fn to_failure<B>(response: &Response<B>, address: SocketAddr) -> Failure {
     let status = response.headers().get(PROXY_STATUS).and_then(|value| value.to_str().ok());
     let details = status.and_then(details).unwrap_or_else(|| {
         // ztunnel gives no reason but in its own log.

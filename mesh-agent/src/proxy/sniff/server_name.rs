@@ -11,7 +11,7 @@ const LARGEST: usize = (1 << 14) + 5;
 
 /// What the first bytes are.
 #[derive(Debug, PartialEq, Eq)]
-enum Hello {
+pub(in crate::proxy) enum Hello {
     /// A whole ClientHello, which may name a server; or no TLS, which names none.
     Whole(Option<String>),
     /// The beginning of one.
@@ -33,7 +33,8 @@ pub(in crate::proxy) async fn server_name(client: &TcpStream) -> Option<String> 
     }
 }
 
-fn read(mut bytes: &[u8]) -> Hello {
+/// What `bytes`, the first of a client, say.
+pub(in crate::proxy) fn read(mut bytes: &[u8]) -> Hello {
     let mut acceptor = Acceptor::default();
     while !bytes.is_empty() {
         if acceptor.read_tls(&mut bytes).is_err() {
