@@ -60,6 +60,9 @@ const PROGRAMS: [Requirement; 11] = [
     need("kubectl", "kubernetes-client"),
 ];
 
+/// What libFuzzer is built with.
+const FUZZER: [Requirement; 1] = [need("c++", "g++")];
+
 /// What the benchmark measures with.
 pub const BENCH_PROGRAMS: [Requirement; 5] = [
     need("iperf3", "iperf3"),
@@ -97,6 +100,7 @@ pub fn run_with(more: &[Requirement]) -> Result<()> {
 
 /// Installs what runs the fuzz targets.
 pub fn install_fuzzer() -> Result<()> {
+    install_packages(&FUZZER)?;
     install_tool("cargo-fuzz", "runs the fuzz targets", &["cargo-fuzz@^0.13"])
 }
 
@@ -181,7 +185,7 @@ fn missing_packages(more: &[Requirement]) -> Vec<(&'static str, Vec<&'static str
         groups.push(("building bpf-linker", absent(&LINKER)));
     }
     groups.push(("the pods of demo and tests, and looking at them", absent(&PROGRAMS)));
-    groups.push(("the benchmark", absent(more)));
+    groups.push(("this command", absent(more)));
     groups.retain(|(_, packages)| !packages.is_empty());
     groups
 }
