@@ -150,8 +150,8 @@ impl Record {
             (Some(revoked), _, _) => (Verdict::Denied, revoked),
             (None, Some(audit), _) => (Verdict::Audit, audit),
             (None, None, broken) => {
-                let caveat = self.caveat.take().unwrap_or_default();
-                (Verdict::Forwarded, broken.unwrap_or_else(|| caveat.into_owned()))
+                let said = self.caveat.take().map(Cow::into_owned).into_iter().chain(broken);
+                (Verdict::Forwarded, said.collect::<Vec<_>>().join("; "))
             }
         };
         let told = self.metered.take().map(Metered::finish).unwrap_or_default();

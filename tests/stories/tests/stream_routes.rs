@@ -107,7 +107,8 @@ fn connections_go_where_a_tcp_route_says() -> Result<()> {
     mesh.objects().apply("route.yaml", &route(0, 1))?;
     until_answered(&mesh, "any.test", "two")?;
     let flow = mesh.flow(&[("destination/pod", "shop/two"), ("reporter", "source")])?;
-    assert_eq!(flow.field("reason"), "TCPRoute shop/tcp", "{flow}");
+    // The server resets its connection now and then, which is said as well.
+    assert!(flow.field("reason").starts_with("TCPRoute shop/tcp"), "{flow}");
     assert_eq!(flow.field("service"), "shop/door", "{flow}");
     assert_eq!(flow.field("security"), "mtls", "{flow}");
 
@@ -138,7 +139,7 @@ fn a_tls_route_goes_by_the_server_name_alone() -> Result<()> {
     assert_eq!(get(&mesh, "a.b.eu.example.com")?.stdout, "one");
     assert_eq!(get(&mesh, "SHOP.eu.example.com")?.stdout, "two");
     let flow = mesh.flow(&[("destination/pod", "shop/one"), ("reporter", "source")])?;
-    assert_eq!(flow.field("reason"), "TLSRoute shop/eu", "{flow}");
+    assert!(flow.field("reason").starts_with("TLSRoute shop/eu"), "{flow}");
 
     assert_ne!(get(&mesh, "other.test")?.code, 0);
     let flow = mesh.flow(&[("reason", "no TLSRoute of this port is for other.test")])?;
