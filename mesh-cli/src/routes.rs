@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::output;
 
+mod judged;
 mod matched;
 mod request;
 mod seen;

@@ -3,19 +3,18 @@
 use anyhow::{Context, ensure};
 use http::{HeaderValue, Method, header::CONTENT_TYPE, uri::PathAndQuery};
 use mesh_common::{
-    matching::{
-        protocol::{self, Choice, Protocol},
-        route::{Considered, Outcome, Request, Routes, path, redirect},
-    },
-    model::{BackendTarget, Filter, NamespacedName, PathMatch, RouteKind, RouteRule, ServicePort},
+    matching::route::{Request, path},
+    model::NamespacedName,
 };
 use serde::Serialize;
 
 use super::{
-    Format, request,
+    Format,
+    judged::Asked,
+    request,
     seen::{Objects, Seen},
-    shown::{self, Out, Rule},
-    table, words,
+    shown::{Out, Rule},
+    table,
 };
 
 /// A request that nobody has sent.
@@ -161,170 +160,4 @@ impl Question {
         })?;
         Ok((namespace.to_owned(), !workload.enrolled))
     }
-}
-
-struct Asked<'a> {
-    service: &'a NamespacedName,
-    port: &'a ServicePort,
-    client: &'a str,
-    host: &'a str,
-    target: &'a PathAndQuery,
-    server_name: Option<&'a str>,
-}
-
-impl Asked<'_> {
-    fn answer(&self, seen: &Seen, request: Request<'_>, is_outside: bool) -> Answer {
-        let Self { service, port, client, .. } = *self;
-        let routes = Routes::attached(seen.routes(), service, port.port, client);
-        let is_routed = routes.kind().is_some_and(RouteKind::is_for_requests);
-        let choice = protocol::choose(port, || is_routed);
-        let mut out = shown::out(seen, service, port.port, client);
-        out.extend(shown::refused(seen, service, Some(port.port)));
-        let mut answer = Answer {
-            request: match self.server_name {
-                Some(name) => format!("TLS for {name} to {service}:{}", port.port),
-                None => format!("{} {} to {service}:{}", request.method, self.target, port.port),
-            },
-            source: seen.source.clone(),
-            client_namespace: client.to_owned(),
-            protocol: format!("{} ({})", words::protocol(choice), words::choice(choice, port)),
-            outcome: String::new(),
-            error: false,
-            route: None,
-            matched: None,
-            rule: None,
-            others: Vec::new(),
-            out,
-        };
-        let (ready, all) = seen.endpoints(service, port.port);
-        let endpoints = words::endpoints(ready, all);
-        let endpoints = format!("to the Service itself, {endpoints}");
-        if is_outside {
-            answer.outcome = format!("no route: the client is not in the mesh; {endpoints}");
-        } else if routes.are_for_connections() {
-            answer.protocol = format!("{} (a route for connections holds)", words::BYTES);
-            self.connect(seen, &routes, &mut answer);
-        } else if self.server_name.is_some() {
-            answer.outcome = format!("no route: TLS is carried as it is; {endpoints}");
-        } else if matches!(choice, Choice::Declared(Protocol::Opaque, _)) {
-            answer.outcome = format!("no route: the port carries bytes; {endpoints}");
-        } else if !is_routed {
-            answer.outcome = format!("no route is for it; {endpoints}");
-        } else {
-            self.decide(seen, &routes.explain(request), &mut answer);
-        }
-        answer
-    }
-
-    /// What becomes of the connection.
-    fn connect(&self, seen: &Seen, routes: &Routes, answer: &mut Answer) {
-        let Some((route, rule)) = routes.connection(self.server_name) else {
-            let named = self.server_name.unwrap_or("what names no server");
-            answer.outcome = format!("reset: no TLSRoute is for {named}");
-            answer.error = true;
-            return;
-        };
-        let shown = shown::rule(seen, route, rule);
-        (answer.outcome, answer.error) = match valid_of(rule) {
-            (_, 0) => ("reset: no backend is valid and has a weight".to_owned(), true),
-            _ if is_unserved(seen, &shown) => ("reset: no endpoint is ready".to_owned(), true),
-            (all, valid) if valid < all => {
-                ("carried as bytes; the share of what is not valid is reset".to_owned(), false)
-            }
-            _ => ("carried as bytes".to_owned(), false),
-        };
-        answer.route = Some(shown::named(route));
-        answer.matched = Some(match shown.matches.is_empty() {
-            true => "every connection".to_owned(),
-            false => shown.matches.join("; or "),
-        });
-        answer.rule = Some(shown);
-    }
-
-    fn decide(&self, seen: &Seen, considered: &[Considered<'_>], answer: &mut Answer) {
-        (answer.outcome, answer.error) = (
-            "answered with 404, or as a gRPC call with status 12: routes are attached and none is \
-             for it (no_route)"
-                .to_owned(),
-            true,
-        );
-        for Considered { met, outcome } in considered {
-            let reason = match outcome {
-                Outcome::Decides => {
-                    answer.route = Some(shown::named(met.route));
-                    answer.matched = Some(words::matched(met.by));
-                    let rule = shown::rule(seen, met.route, met.rule);
-                    (answer.outcome, answer.error) = self.outcome(met.rule, &met.by.path);
-                    if !answer.error && is_unserved(seen, &rule) {
-                        answer.outcome +=
-                            ": answered with 503, since no endpoint is ready (no_endpoint)";
-                        answer.error = true;
-                    }
-                    answer.rule = Some(rule);
-                    continue;
-                }
-                Outcome::Later(criterion) => {
-                    format!("is for it too, but {}", words::criterion(*criterion))
-                }
-                Outcome::Mismatches(all) => {
-                    all.iter().map(words::mismatch).collect::<Vec<_>>().join(", ")
-                }
-            };
-            answer.others.push(Other {
-                route: shown::named(met.route),
-                rule: met.rule.name.to_string(),
-                matched: words::matched(met.by),
-                reason,
-            });
-        }
-    }
-
-    /// What a rule makes of the request, and whether that is an error.
-    fn outcome(&self, rule: &RouteRule, by: &PathMatch) -> (String, bool) {
-        let mut path = self.target.path().to_owned();
-        for filter in &rule.filters {
-            match filter {
-                Filter::Redirect(it) => {
-                    let asked = redirect::Asked {
-                        authority: self.host,
-                        path: &path,
-                        query: self.target.query(),
-                        port: self.port.port,
-                    };
-                    let location = redirect::location(it, by, asked);
-                    return (format!("answered with {} to {location}", it.status.as_u16()), false);
-                }
-                Filter::Rewrite(it) => {
-                    if let Some(modifier) = &it.path {
-                        path = path::modified(&path, modifier, by).into_owned();
-                    }
-                }
-                _ => {}
-            }
-        }
-        match valid_of(rule) {
-            (0, _) => ("answered with 500: no backend has a weight (no_backend)".to_owned(), true),
-            (_, 0) => ("answered with 500: no backend is valid (no_backend)".to_owned(), true),
-            (count, valid) if valid < count => {
-                (format!("sent on as {path}; the share of what is not valid gets 500"), false)
-            }
-            _ => (format!("sent on as {path}"), false),
-        }
-    }
-}
-
-/// How many backends of a rule have a weight, and how many of these are valid.
-fn valid_of(rule: &RouteRule) -> (usize, usize) {
-    let weighs = rule.backends.iter().filter(|it| it.weight > 0);
-    weighs.fold((0, 0), |(count, valid), it| {
-        let is_valid = matches!(it.target, BackendTarget::Service { .. });
-        (count + 1, valid + usize::from(is_valid))
-    })
-}
-
-/// Whether a rule leads somewhere, and nowhere there is anybody to answer.
-fn is_unserved(seen: &Seen, rule: &Rule) -> bool {
-    let mut weighs = rule.backends.iter().filter(|it| it.valid && it.weight > 0).peekable();
-    let is_known = |it: &shown::Shown| seen.is_live || it.endpoints > 0;
-    weighs.peek().is_some() && weighs.all(|it| it.ready == 0 && is_known(it))
 }
