@@ -4,7 +4,7 @@ use http::uri::PathAndQuery;
 use mesh_common::{
     matching::{
         protocol::{self, Choice, Protocol},
-        route::{Considered, Outcome, Request, Routes, path, redirect},
+        route::{Considered, Outcome, Request, Routes, path, redirect, standings},
     },
     model::{BackendTarget, Filter, NamespacedName, PathMatch, RouteKind, RouteRule, ServicePort},
 };
@@ -24,7 +24,12 @@ pub struct Asked<'a> {
     pub host: &'a str,
     pub target: &'a PathAndQuery,
     pub server_name: Option<&'a str>,
+    /// Whether it is a call of gRPC.
+    pub is_grpc: bool,
 }
+
+/// Why nobody answers.
+const UNSERVED: &str = ", since no endpoint is ready";
 
 impl Asked<'_> {
     /// What becomes of it, of a client that `is_outside` of the mesh or in it.
@@ -53,22 +58,54 @@ impl Asked<'_> {
         };
         let (ready, all) = seen.endpoints(service, port.port);
         let endpoints = words::endpoints(ready, all);
-        let endpoints = format!("to the Service itself, {endpoints}");
+        let is_unserved = !is_outside && ready == 0 && seen.knows(all);
+        let is_attached = !standings(seen.routes(), service, port.port, client).is_empty();
+        let is_http = match choice {
+            Choice::Declared(protocol, _) => protocol != Protocol::Opaque,
+            Choice::Routed => true,
+            Choice::Sniffed => self.server_name.is_none(),
+        };
+        let to_itself = |why: &str| match is_unserved {
+            false => (format!("{why}; to the Service itself, {endpoints}"), false),
+            true if is_http => (format!("{why}; {}", self.unserved()), true),
+            true => (format!("{why}; reset{UNSERVED}"), true),
+        };
         if is_outside {
-            answer.outcome = format!("no route: the client is not in the mesh; {endpoints}");
+            (answer.outcome, answer.error) = to_itself("no route: the client is not in the mesh");
+        } else if is_unserved && !is_attached {
+            // The kernel says so: the proxy is asked only where a route may lead elsewhere.
+            answer.outcome = format!("no route; connect() is refused (ECONNREFUSED){UNSERVED}");
+            answer.error = true;
         } else if routes.are_for_connections() {
             answer.protocol = format!("{} (a route for connections holds)", words::BYTES);
             self.connect(seen, &routes, &mut answer);
+        } else if self.server_name.is_some() && is_http {
+            answer.outcome =
+                "answered with 400: the port speaks HTTP, and TLS is none (malformed_request)"
+                    .to_owned();
+            answer.error = true;
         } else if self.server_name.is_some() {
-            answer.outcome = format!("no route: TLS is carried as it is; {endpoints}");
-        } else if matches!(choice, Choice::Declared(Protocol::Opaque, _)) {
-            answer.outcome = format!("no route: the port carries bytes; {endpoints}");
+            (answer.outcome, answer.error) = to_itself("no route: TLS is carried as it is");
+        } else if !is_http {
+            (answer.outcome, answer.error) = to_itself("no route: the port carries bytes");
         } else if !is_routed {
-            answer.outcome = format!("no route is for it; {endpoints}");
+            (answer.outcome, answer.error) = to_itself("no route is for it");
         } else {
             self.decide(seen, &routes.explain(request), &mut answer);
         }
         answer
+    }
+
+    /// How the proxy tells an error: calls of gRPC have statuses of their own.
+    fn refused(&self, status: u16, grpc: u8, why: &str) -> String {
+        match self.is_grpc {
+            true => format!("answered as a gRPC call with status {grpc}{why}"),
+            false => format!("answered with {status}{why}"),
+        }
+    }
+
+    fn unserved(&self) -> String {
+        self.refused(503, 14, UNSERVED) + " (no_endpoint)"
     }
 
     /// What becomes of the connection.
@@ -97,12 +134,8 @@ impl Asked<'_> {
     }
 
     fn decide(&self, seen: &Seen, considered: &[Considered<'_>], answer: &mut Answer) {
-        (answer.outcome, answer.error) = (
-            "answered with 404, or as a gRPC call with status 12: routes are attached and none is \
-             for it (no_route)"
-                .to_owned(),
-            true,
-        );
+        let no_route = ": routes are attached and none is for it (no_route)";
+        (answer.outcome, answer.error) = (self.refused(404, 12, no_route), true);
         for Considered { met, outcome } in considered {
             let reason = match outcome {
                 Outcome::Decides => {
@@ -111,8 +144,7 @@ impl Asked<'_> {
                     let rule = shown::rule(seen, met.route, met.rule);
                     (answer.outcome, answer.error) = self.outcome(met.rule, &met.by.path);
                     if !answer.error && is_unserved(seen, &rule) {
-                        answer.outcome +=
-                            ": answered with 503, since no endpoint is ready (no_endpoint)";
+                        answer.outcome += &format!(": {}", self.unserved());
                         answer.error = true;
                     }
                     answer.rule = Some(rule);
@@ -157,13 +189,18 @@ impl Asked<'_> {
                 _ => {}
             }
         }
+        let query = self.target.query().map(|query| format!("?{query}")).unwrap_or_default();
+        let sent = format!("sent on as {path}{query}");
+        let no_backend =
+            |what: &str| self.refused(500, 14, &format!(": no backend {what} (no_backend)"));
         match valid_of(rule) {
-            (0, _) => ("answered with 500: no backend has a weight (no_backend)".to_owned(), true),
-            (_, 0) => ("answered with 500: no backend is valid (no_backend)".to_owned(), true),
+            (0, _) => (no_backend("has a weight"), true),
+            (_, 0) => (no_backend("is valid"), true),
             (count, valid) if valid < count => {
-                (format!("sent on as {path}; the share of what is not valid gets 500"), false)
+                let share = self.refused(500, 14, "");
+                (format!("{sent}; the share of what is not valid is {share}"), false)
             }
-            _ => (format!("sent on as {path}"), false),
+            _ => (sent, false),
         }
     }
 }
@@ -180,6 +217,5 @@ fn valid_of(rule: &RouteRule) -> (usize, usize) {
 /// Whether a rule leads somewhere, and nowhere there is anybody to answer.
 fn is_unserved(seen: &Seen, rule: &Rule) -> bool {
     let mut weighs = rule.backends.iter().filter(|it| it.valid && it.weight > 0).peekable();
-    let is_known = |it: &shown::Shown| seen.is_live || it.endpoints > 0;
-    weighs.peek().is_some() && weighs.all(|it| it.ready == 0 && is_known(it))
+    weighs.peek().is_some() && weighs.all(|it| it.ready == 0 && seen.knows(it.endpoints))
 }

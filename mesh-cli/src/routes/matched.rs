@@ -3,7 +3,10 @@
 use anyhow::{Context, ensure};
 use http::{HeaderValue, Method, header::CONTENT_TYPE, uri::PathAndQuery};
 use mesh_common::{
-    matching::route::{Request, path},
+    matching::{
+        protocol,
+        route::{Request, path},
+    },
     model::NamespacedName,
 };
 use serde::Serialize;
@@ -138,7 +141,8 @@ impl Question {
         let host = self.host.clone().unwrap_or_else(|| format!("{}:{}", name.name, port.port));
         let server_name = self.server_name.as_deref();
         let (client, host, target) = (&*client, &*host, &target);
-        let asked = Asked { service: &name, port, client, host, target, server_name };
+        let is_grpc = protocol::is_grpc(&headers);
+        let asked = Asked { service: &name, port, client, host, target, server_name, is_grpc };
         let answer = asked.answer(&seen, request, is_outside);
         Ok((!answer.error, self.output.print(&answer, table::matched)?))
     }

@@ -1,7 +1,7 @@
 //! What is asked for on the command line, read strictly.
 
 use anyhow::{Context, bail, ensure};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, uri::PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header::HOST, uri::PathAndQuery};
 use mesh_common::model::{NamespacedName, Service, ServicePort};
 
 use super::seen::port_name;
@@ -74,6 +74,8 @@ pub fn headers(list: &[String]) -> anyhow::Result<HeaderMap> {
             .with_context(|| format!("--header `{text}`: no colon; write 'name: value'"))?;
         let name = HeaderName::from_bytes(name.trim().as_bytes())
             .with_context(|| format!("--header `{text}`: `{name}` is no name of a header"))?;
+        // The proxy keeps it apart: no match of a route sees it.
+        ensure!(name != HOST, "--header `{text}`: write --host for the host");
         let value = HeaderValue::from_str(value.trim())
             .with_context(|| format!("--header `{text}`: no value of a header"))?;
         headers.append(name, value);
@@ -126,7 +128,7 @@ mod tests {
         let list = ["a: 1".to_owned(), "A:2".to_owned(), "b:".to_owned()];
         let read = headers(&list).expect("headers");
         assert_eq!((read.get_all("a").iter().count(), read["b"].len()), (2, 0));
-        for wrong in ["a", "a b: 1", ": 1", "a: \u{1}"] {
+        for wrong in ["a", "a b: 1", ": 1", "a: \u{1}", "Host: a"] {
             headers(&[wrong.to_owned()]).expect_err(wrong);
         }
     }

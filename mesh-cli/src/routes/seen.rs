@@ -33,7 +33,7 @@ pub struct Seen {
     /// Where they are from.
     pub source: String,
     /// Whether what is there now is all there is: files before they are applied name no endpoints.
-    pub is_live: bool,
+    is_live: bool,
     routes: Vec<Arc<Route>>,
 }
 
@@ -104,6 +104,11 @@ impl Seen {
             of.find(|it| it.ports.iter().any(|it| it.service_port == port))
         });
         memberships.fold((0, 0), |(ready, all), it| (ready + usize::from(it.ready), all + 1))
+    }
+
+    /// Whether so many `endpoints` are what there is, and not what nobody has written yet.
+    pub fn knows(&self, endpoints: usize) -> bool {
+        self.is_live || endpoints > 0
     }
 }
 

@@ -45,7 +45,7 @@ fn a_request_is_told_which_rule_decides_and_why() {
         (
             "--service web.shop:80 --path /api/x?a=1",
             0,
-            &["sent on as /v1/x\ndecided by HTTPRoute shop/web rule api: path under /api\n"][..],
+            &["sent on as /v1/x?a=1\ndecided by HTTPRoute shop/web rule api: path under /api\n"][..],
         ),
         (
             "--service web.shop:80 --path /api/x --header canary:1",
@@ -99,6 +99,7 @@ fn what_cannot_be_answered_says_what_to_do() {
         ("match --service web.shop:x --path /", "`x` is no port"),
         ("match --service web.shop:80 --path x", "a path begins with a slash"),
         ("match --service web.shop:80 --path / --header canary", "write 'name: value'"),
+        ("match --service web.shop:80 --path / --header Host:a", "write --host"),
         ("match --service web.shop:80 --grpc Get", "write package.Service/Method"),
         ("match --service web.shop:80 --path / --pod a/b", "give its namespace with --from"),
         ("match --service web.shop:80", "--path"),
@@ -135,10 +136,50 @@ fn connections_are_told_their_route_too() {
             0,
             "the share of what is not valid is reset\ndecided by TCPRoute shop/door rule 0: every",
         ),
-        ("--service web.shop:80 --server-name a.test", 0, "no route: TLS is carried as it is"),
+        ("--service web.shop:7000 --server-name a.test", 0, "no route: TLS is carried as it is"),
+        (
+            "--service web.shop:80 --server-name a.test",
+            1,
+            "answered with 400: the port speaks HTTP",
+        ),
     ] {
         let ended = asked(&folder, &format!("match {words}"));
         assert_eq!(ended.code, Some(code), "{words}: {ended:?}");
+        assert!(ended.out.contains(part), "{words}: {part:?} in {}", ended.out);
+    }
+}
+
+#[test]
+fn a_service_without_ready_endpoints_is_no_way_out() {
+    let folder = shop();
+    for (words, code, part) in [
+        ("--service idle.shop:80 --path /", 1, "connect() is refused (ECONNREFUSED)"),
+        ("--service idle.shop:80 --server-name a.test", 1, "connect() is refused"),
+        ("--service idle.shop:81 --path /", 1, "answered with 503, since no endpoint is ready"),
+        ("--service idle.shop:81 --grpc a.B/C", 1, "as a gRPC call with status 14, since no"),
+        ("--service idle.shop:82 --path /", 1, "the port carries bytes; reset, since no endpoint"),
+        ("--service idle.shop:81 --path / --from desk", 0, "sent on as /\n"),
+        // Of files that are yet to be applied nobody knows the endpoints.
+        ("--service web.shop:7000 --path /", 0, "to the Service itself, no endpoint known\n"),
+    ] {
+        let ended = asked(&folder, &format!("match {words}"));
+        assert_eq!(ended.code, Some(code), "{words}: {ended:?}");
+        assert!(ended.out.contains(part), "{words}: {part:?} in {}", ended.out);
+    }
+}
+
+#[test]
+fn errors_of_grpc_calls_are_told_as_their_statuses() {
+    let folder = shop();
+    for (words, part) in [
+        ("--grpc shop.Other/Get", "answered as a gRPC call with status 12: "),
+        ("--grpc shop.Gone/Get", "answered as a gRPC call with status 14: no backend is valid"),
+        ("--grpc shop.Idle/Get", "answered as a gRPC call with status 14, since no endpoint"),
+        // What says nothing of gRPC is told as HTTP is.
+        ("--path /shop.Gone/Get", "answered with 500: no backend is valid"),
+    ] {
+        let ended = asked(&folder, &format!("match --service calls.shop {words}"));
+        assert_eq!(ended.code, Some(1), "{words}: {ended:?}");
         assert!(ended.out.contains(part), "{words}: {part:?} in {}", ended.out);
     }
 }

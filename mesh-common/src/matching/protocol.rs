@@ -4,6 +4,8 @@
 //! does (Istio's and Kubernetes' own values), then ports whose servers speak first or whose protocol
 //! is no HTTP. What nobody declares is found out by looking.
 
+use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
+
 use crate::model::ServicePort;
 
 /// What is known of a port beforehand.
@@ -56,6 +58,14 @@ pub fn choose(port: &ServicePort, is_routed: impl FnOnce() -> bool) -> Choice {
 /// What `port` is declared to speak; `None` where that is to be found out.
 pub fn declared(port: &ServicePort) -> Option<Protocol> {
     declaration(port).map(|(protocol, _)| protocol)
+}
+
+/// Whether a request with these headers is a call of gRPC, whose errors are told in another way.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let rest = content_type.and_then(|it| it.strip_prefix(b"application/grpc"));
+    // Not `application/grpc-web`.
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 fn declaration(port: &ServicePort) -> Option<(Protocol, Declaration)> {
@@ -171,5 +181,21 @@ mod tests {
         assert_eq!(choose(&port(None, 25), || true), by_number);
         let declared = Choice::Declared(Protocol::Http, Declaration::AppProtocol);
         assert_eq!(choose(&port(Some("http"), 80), || false), declared);
+    }
+
+    #[test]
+    fn calls_of_grpc_say_so() {
+        for (content_type, expected) in [
+            (Some("application/grpc"), true),
+            (Some("application/grpc+proto"), true),
+            (Some("application/grpc;charset=utf-8"), true),
+            (Some("application/grpc-web"), false),
+            (Some("application/json"), false),
+            (None, false),
+        ] {
+            let value = content_type.map(HeaderValue::from_static);
+            let headers = value.into_iter().map(|value| (CONTENT_TYPE, value)).collect();
+            assert_eq!(is_grpc(&headers), expected, "{content_type:?}");
+        }
     }
 }

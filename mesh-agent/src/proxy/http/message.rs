@@ -3,7 +3,8 @@
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header::CONTENT_TYPE, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, uri::PathAndQuery};
+use mesh_common::matching::protocol;
 
 use crate::http1::{Frame, Framing};
 
@@ -66,10 +67,7 @@ impl Request {
 
     /// Whether it is a call of gRPC, whose errors are told in another way.
     pub(in crate::proxy) fn is_grpc(&self) -> bool {
-        let content_type = self.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-        let rest = content_type.and_then(|it| it.strip_prefix(b"application/grpc"));
-        // Not `application/grpc-web`.
-        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+        protocol::is_grpc(&self.headers)
     }
 }
 
