@@ -7,12 +7,16 @@ use std::{net::SocketAddr, sync::Arc};
 
 use mesh_common::{
     bpf::ConnectionKey,
-    matching::protocol::{self, Choice, Protocol},
+    matching::{
+        protocol::{self, Choice, Protocol},
+        route::Routes,
+    },
     model::{PeerMode, Service},
 };
 use tokio::net::TcpStream;
 
 use super::{
+    Shared,
     denied::Denied,
     failure::Failure,
     http,
@@ -42,7 +46,11 @@ pub(super) async fn serve(
     };
     // Whatever is looked up from here on, the controller has said what it is.
     let is_answered = context.shared.snapshot.interest().ask(destination.ip()).await;
-    if let Some(service) = http_service(&context, &pod, &client, destination).await {
+    let called = Called::at(&context, &pod, destination);
+    if let Some(called) = &called
+        && called.speaks_http(&context, &client, destination).await
+    {
+        let service = Arc::clone(&called.service);
         return http::serve(context, pod, client, peer, destination, service).await;
     }
     let mut record = Record::start(&context.shared, Reporter::Source);
@@ -50,7 +58,7 @@ pub(super) async fn serve(
     record.destination_address(destination);
 
     let connected = tokio::select! {
-        connected = connect(&context, &pod, &client, destination, is_answered, &mut record) => connected,
+        connected = connect(&context, &pod, &client, destination, called, is_answered, &mut record) => connected,
         _ = relay::failure(&client) => Err(Failure::CallerLeft),
         () = pod.gone() => Err(Failure::PodGone),
     };
@@ -76,31 +84,49 @@ pub(super) async fn serve(
     });
 }
 
-/// The Service at `destination`, where what `client` speaks to its port is HTTP, and that is to be
-/// read.
-async fn http_service(
-    context: &Context,
-    pod: &ServedPod,
-    client: &TcpStream,
-    destination: SocketAddr,
-) -> Option<Arc<Service>> {
-    let snapshot = &context.shared.snapshot;
-    let service = snapshot.service_at(destination.ip()).filter(|_| context.shared.http)?;
-    let port = service.ports.iter().find(|port| port.port == destination.port())?;
-    // Whoever attaches a route says what it is: requests, or connections that are not looked into.
-    let routes = snapshot.routes_for(destination, &pod.pod.name.namespace);
-    if routes.as_ref().is_some_and(|routes| routes.are_for_connections()) {
-        return None;
+/// The Service that a connection is for, and the routes that hold there for its caller.
+struct Called {
+    service: Arc<Service>,
+    routes: Option<Arc<Routes>>,
+}
+
+impl Called {
+    /// What is at `destination`, where a Service is.
+    fn at(context: &Context, pod: &ServedPod, destination: SocketAddr) -> Option<Self> {
+        let snapshot = &context.shared.snapshot;
+        let service = snapshot.service_at(destination.ip())?;
+        let routes = snapshot.routes_for(destination, &pod.pod.name.namespace);
+        Some(Self { service, routes })
     }
-    let is_http = match protocol::choose(port, || routes.is_some()) {
-        Choice::Declared(Protocol::Http | Protocol::Http2, _) | Choice::Routed => true,
-        Choice::Declared(Protocol::Opaque, _) => false,
-        Choice::Sniffed => {
-            let spoken = context.shared.silent.listen(client, destination).await;
-            matches!(spoken, Spoken::Http1 | Spoken::Http2)
+
+    /// The routes, where they are for connections.
+    fn connection_routes(&self) -> Option<&Routes> {
+        self.routes.as_deref().filter(|routes| routes.are_for_connections())
+    }
+
+    /// Whether what `client` speaks to the port is HTTP, and that is to be read.
+    async fn speaks_http(
+        &self,
+        context: &Context,
+        client: &TcpStream,
+        destination: SocketAddr,
+    ) -> bool {
+        // Whoever attaches a route says what it is: requests, or connections that are not looked
+        // into.
+        if !context.shared.http || self.connection_routes().is_some() {
+            return false;
         }
-    };
-    is_http.then_some(service)
+        let mut ports = self.service.ports.iter();
+        let Some(port) = ports.find(|port| port.port == destination.port()) else { return false };
+        match protocol::choose(port, || self.routes.is_some()) {
+            Choice::Declared(Protocol::Http | Protocol::Http2, _) | Choice::Routed => true,
+            Choice::Declared(Protocol::Opaque, _) => false,
+            Choice::Sniffed => {
+                let spoken = context.shared.silent.listen(client, destination).await;
+                matches!(spoken, Spoken::Http1 | Spoken::Http2)
+            }
+        }
+    }
 }
 
 /// Where the application was going; `None` where the kernel published nothing, which is what a
@@ -127,12 +153,13 @@ async fn connect(
     pod: &ServedPod,
     client: &TcpStream,
     destination: SocketAddr,
+    called: Option<Called>,
     is_answered: bool,
     record: &mut Record,
 ) -> Result<Connected, Failure> {
     let shared = &*context.shared;
     let asked = shared.denials.ask();
-    let route = way(context, pod, client, destination, record).await?;
+    let route = way(shared, client, destination, called, record).await?;
     if route.is_unknown() && !is_answered {
         if is_strict(context, pod) {
             return Err(Failure::Unanswered(destination.ip()));
@@ -161,28 +188,25 @@ async fn connect(
     Err(failure)
 }
 
-/// Where the Service at `destination`, or a route of it, leads `client`.
+/// Where the Service that was called, or a route of it, leads `client`.
 async fn way(
-    context: &Context,
-    pod: &ServedPod,
+    shared: &Shared,
     client: &TcpStream,
     destination: SocketAddr,
+    called: Option<Called>,
     record: &mut Record,
 ) -> Result<Route, Failure> {
-    let shared = &*context.shared;
-    let Some(service) = shared.snapshot.service_at(destination.ip()) else {
-        return Ok(route::choose(shared, destination));
-    };
-    record.service(service.name.clone());
-    let routes = shared.snapshot.routes_for(destination, &pod.pod.name.namespace);
-    let Some(routes) = routes.filter(|routes| routes.are_for_connections()) else {
-        return Ok(route::choose(shared, destination));
+    let Some(called) = called else { return Ok(route::to_address(shared, destination)) };
+    let service = called.service.name.clone();
+    record.service(service.clone());
+    let Some(routes) = called.connection_routes() else {
+        return Ok(route::to_service(shared, service, destination));
     };
     let server_name = match routes.ask_for_server_name() {
         true => sniff::server_name(client).await,
         false => None,
     };
-    let route = route::steer(shared, service.name.clone(), destination, &routes, server_name)?;
+    let route = route::steer(shared, service, destination, routes, server_name)?;
     if let Some(decided_by) = &route.decided_by {
         record.caveat(decided_by.clone());
     }

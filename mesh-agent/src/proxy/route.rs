@@ -56,10 +56,24 @@ const TRIES: usize = 2;
 
 /// The way to `destination`.
 pub(super) fn choose(shared: &Shared, destination: SocketAddr) -> Route {
-    if let Some(service) = shared.snapshot.service_at(destination.ip()) {
-        let upstreams = shuffled(shared, &service.name, destination.port(), destination.ip());
-        return Route { service: Some(service.name.clone()), upstreams, decided_by: None };
+    match shared.snapshot.service_at(destination.ip()) {
+        Some(service) => to_service(shared, service.name.clone(), destination),
+        None => to_address(shared, destination),
     }
+}
+
+/// The way to `destination`, an address and port of `service`, where no route says otherwise.
+pub(super) fn to_service(
+    shared: &Shared,
+    service: NamespacedName,
+    destination: SocketAddr,
+) -> Route {
+    let upstreams = shuffled(shared, &service, destination.port(), destination.ip());
+    Route { service: Some(service), upstreams, decided_by: None }
+}
+
+/// The way to `destination`, which is no Service's.
+pub(super) fn to_address(shared: &Shared, destination: SocketAddr) -> Route {
     let workload = shared.snapshot.workload_at(destination.ip());
     let upstreams = vec![upstream(shared, destination, workload)];
     Route { service: None, upstreams, decided_by: None }
