@@ -38,9 +38,6 @@ enum Command {
     Check(check::Check),
 }
 
-/// How the command ends where the question cannot be answered, as clap ends too.
-const USAGE: u8 = 2;
-
 /// Runs the command.
 ///
 /// # Errors
@@ -50,14 +47,5 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Some(Command::Check(check)) => check.answer().map(|(allowed, text)| (allowed, text + "\n")),
         None => args.pod.answer(Palette::detect()),
     };
-    match answer {
-        Ok((allowed, text)) => {
-            output::print(&text)?;
-            Ok(if allowed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-        }
-        Err(error) => {
-            eprintln!("nodemesh: {error:#}");
-            Ok(ExitCode::from(USAGE))
-        }
-    }
+    output::answer(answer)
 }

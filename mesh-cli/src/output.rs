@@ -3,6 +3,7 @@
 use std::{
     env,
     io::{self, IsTerminal, Write},
+    process::ExitCode,
     time::Duration,
 };
 
@@ -61,6 +62,26 @@ pub fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()
+}
+
+/// How a command ends where the question cannot be answered, as clap ends too.
+const USAGE: u8 = 2;
+
+/// Prints the answer to a question, and ends by whether it is a good one; an error is printed too.
+///
+/// # Errors
+/// Where nobody reads any more.
+pub fn answer(answer: anyhow::Result<(bool, String)>) -> anyhow::Result<ExitCode> {
+    match answer {
+        Ok((is_good, text)) => {
+            print(&text)?;
+            Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Err(error) => {
+            eprintln!("nodemesh: {error:#}");
+            Ok(ExitCode::from(USAGE))
+        }
+    }
 }
 
 /// Tells how far something has got. That nobody reads it any more is no reason to stop half-way.

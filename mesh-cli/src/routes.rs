@@ -50,9 +50,6 @@ enum Format {
     Yaml,
 }
 
-/// How the command ends where the question cannot be answered, as clap ends too.
-const USAGE: u8 = 2;
-
 /// Runs the command.
 ///
 /// # Errors
@@ -62,16 +59,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Some(Command::Match(question)) => question.answer(),
         None => args.service.answer().map(|text| (true, text)),
     };
-    match answer {
-        Ok((good, text)) => {
-            output::print(&text)?;
-            Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-        }
-        Err(error) => {
-            eprintln!("nodemesh: {error:#}");
-            Ok(ExitCode::from(USAGE))
-        }
-    }
+    output::answer(answer)
 }
 
 impl Format {
