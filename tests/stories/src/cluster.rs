@@ -1,20 +1,18 @@
 //! A mesh whose controller follows an API server that Debian's kubectl works with.
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use mesh_harness::{
-    Mesh, MeshBuilder, binaries,
+    Mesh, MeshBuilder,
     mesh::READY,
     process::{Background, Seen},
     wait,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
-/// Where the API server is: on the first node, so that both reach it.
-const LISTEN: &str = "10.80.0.1:6443";
-/// Where the agents' account gets tokens.
-const TOKEN: &str = "/api/v1/namespaces/nodemesh-system/serviceaccounts/mesh-agent/token";
+use crate::api_server::ApiServer;
+
 /// As little of a definition of the Gateway API as an API server wants: the real one says more.
 const HTTP_ROUTES: &str = "\
 apiVersion: apiextensions.k8s.io/v1
@@ -41,8 +39,7 @@ spec:
 pub struct Cluster {
     /// Nodes, pods, daemons.
     pub mesh: Mesh,
-    directory: PathBuf,
-    _server: Background,
+    server: ApiServer,
 }
 
 impl Cluster {
@@ -52,45 +49,26 @@ impl Cluster {
         let mesh = mesh.follow_cluster(&directory.join("admin.kubeconfig")).lay_out()?;
         mesh.objects().apply("routes.yaml", HTTP_ROUTES)?;
         mesh.objects().apply("agents.yaml", &agents(&mesh))?;
-        let text = |path: PathBuf| path.to_string_lossy().into_owned();
-        let server = [
-            &text(binaries::find("mesh-apiserver")?),
-            "--listen",
-            LISTEN,
-            "--dir",
-            &text(directory.clone()),
-            "--folder",
-            &text(mesh.layout().objects()),
-        ];
-        let log = mesh.layout().log("apiserver");
-        let mut server = mesh.nodes()[0].place.spawn(&server, &log)?;
-        server.wait_for_line("mesh-apiserver is ready at https", READY)?;
-        let cluster = Self { mesh, directory, _server: server };
+        let objects = mesh.layout().objects().to_string_lossy().into_owned();
+        let server = ApiServer::start(&mesh, directory, &["--folder", &objects])?;
+        let cluster = Self { mesh, server };
         cluster.start_daemons()?;
         Ok(cluster)
     }
 
     /// Runs a program on the first node, with the kubeconfig of an administrator.
     pub fn run(&self, command_line: &[&str]) -> Result<Seen> {
-        self.mesh.nodes()[0].place.run_for(&self.command_line(command_line), READY * 10)
+        self.server.run(&self.mesh, command_line)
     }
 
     /// The same for a program that goes on.
     pub fn spawn(&self, command_line: &[&str], log: &str) -> Result<Background> {
-        let log = self.mesh.layout().log(log);
-        self.mesh.nodes()[0].place.spawn(&self.command_line(command_line), &log)
+        self.server.spawn(&self.mesh, command_line, log)
     }
 
-    /// Runs Debian's kubectl. Where it is missing the story fails: `cargo xtask test` installs it.
+    /// Runs Debian's kubectl.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        self.run(&[&["kubectl"], arguments].concat())?.success()
-    }
-
-    fn command_line(&self, command_line: &[&str]) -> Vec<String> {
-        let home = self.directory.display();
-        let kubeconfig = format!("KUBECONFIG={home}/admin.kubeconfig");
-        let variables = ["env".to_owned(), format!("HOME={home}"), kubeconfig];
-        variables.into_iter().chain(command_line.iter().map(|&word| word.to_owned())).collect()
+        self.server.kubectl(&self.mesh, arguments)
     }
 
     /// Starts controller and agents, and does what kubelets would: gives agents the files of their pods.
@@ -120,21 +98,12 @@ impl Cluster {
 
     /// The token that a kubelet would put into the pod of a node's agent.
     fn token(&self, node: &str) -> Result<String> {
-        let request = self.directory.join(format!("token-{node}.json"));
-        let object = json!({
-            "apiVersion": "authentication.k8s.io/v1",
-            "kind": "TokenRequest",
-            "spec": {
-                "audiences": ["nodemesh-controller"],
-                "boundObjectRef": {
-                    "apiVersion": "v1", "kind": "Pod", "name": format!("mesh-agent-{node}"),
-                },
-            },
+        let pod = format!("mesh-agent-{node}");
+        let spec = json!({
+            "audiences": ["nodemesh-controller"],
+            "boundObjectRef": { "apiVersion": "v1", "kind": "Pod", "name": pod },
         });
-        fs::write(&request, object.to_string())?;
-        let create = ["create", "--raw", TOKEN, "-f", &request.to_string_lossy()];
-        let token: Value = serde_json::from_str(&self.kubectl(&create)?)?;
-        Ok(token["status"]["token"].as_str().context("no token")?.to_owned())
+        self.server.token(&self.mesh, &spec)
     }
 }
 

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use mesh_harness::{Mesh, MeshBuilder, mesh::READY, wait};
 
 pub mod ambient;
+pub mod api_server;
 pub mod certificates;
 pub mod cluster;
 pub mod python;

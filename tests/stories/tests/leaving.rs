@@ -1,28 +1,17 @@
 //! An installation that is taken away takes its pods out of the mesh: agents on real nodes, with an
 //! API server that speaks Kubernetes' protocol and whoever deletes as they are.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use mesh_harness::{
-    Mesh, binaries,
-    ledger::Ledger,
-    mesh::READY,
-    process::{Background, Seen},
-    wait,
+use mesh_harness::{Mesh, binaries, ledger::Ledger, mesh::READY, process::Seen, wait};
+use mesh_stories::{
+    api_server::{ApiServer, HOST, PORT},
+    shop,
+    traces::kernel_links,
 };
-use mesh_stories::{shop, traces::kernel_links};
 use serde_json::{Value, json};
 
-/// Where the API server is: on the first node, so that both reach it.
-const HOST: &str = "10.80.0.1";
-const PORT: &str = "6443";
-/// Where the agents' account gets tokens.
-const TOKEN: &str = "/api/v1/namespaces/nodemesh-system/serviceaccounts/mesh-agent/token";
 /// What every way out promises.
 const PLAIN: Duration = Duration::from_secs(60);
 const NODES: [&str; 2] = ["node-1", "node-2"];
@@ -30,9 +19,8 @@ const NODES: [&str; 2] = ["node-1", "node-2"];
 /// A mesh whose agents are of a DaemonSet in a cluster.
 struct Cluster {
     mesh: Mesh,
-    directory: PathBuf,
+    server: ApiServer,
     before: Vec<Ledger>,
-    _server: Background,
 }
 
 impl Cluster {
@@ -53,21 +41,8 @@ impl Cluster {
             .lay_out()?;
         let before = pods(&mesh)?;
         let directory = mesh.layout().run_dir().join("cluster");
-        let binary = binaries::find("mesh-apiserver")?.to_string_lossy().into_owned();
-        let mut server = mesh.nodes()[0].place.spawn(
-            &[
-                binary.as_str(),
-                "--listen",
-                &format!("{HOST}:{PORT}"),
-                "--dir",
-                &directory.to_string_lossy(),
-                "--rbac",
-                "--no-kubelets",
-            ],
-            &mesh.layout().log("apiserver"),
-        )?;
-        server.wait_for_line("mesh-apiserver is ready at https", READY)?;
-        let cluster = Self { mesh, directory, before, _server: server };
+        let server = ApiServer::start(&mesh, directory, &["--rbac", "--no-kubelets"])?;
+        let cluster = Self { mesh, server, before };
         cluster.install(&account)?;
         cluster.mesh.pod("shop/web").serve_http(8080, "hello")?;
         cluster.mesh.start_daemons()?;
@@ -78,16 +53,9 @@ impl Cluster {
     /// pods, and gives them the files of their account.
     fn install(&self, account: &Path) -> Result<()> {
         self.kubectl(&["apply", "-k", &overlay()])?;
-        // `kubectl create token` speaks protobuf, which the tests' server does not.
-        let request = self.directory.join("token.json");
-        let kind = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest" });
-        fs::write(&request, kind.to_string())?;
-        let create = ["create", "--raw", TOKEN, "-f", &request.to_string_lossy()];
-        let token: Value = serde_json::from_str(&self.kubectl(&create)?)?;
         fs::create_dir_all(account)?;
-        let token = token["status"]["token"].as_str().context("no token")?;
-        fs::write(account.join("token"), token)?;
-        fs::copy(self.directory.join("ca.crt"), account.join("ca.crt"))?;
+        fs::write(account.join("token"), self.server.token(&self.mesh, &json!({}))?)?;
+        fs::copy(self.server.directory.join("ca.crt"), account.join("ca.crt"))?;
         let set = ["get", "daemonset", "mesh-agent", "--namespace", "nodemesh-system"];
         let set: Value =
             serde_json::from_str(&self.kubectl(&[&set[..], &["-o", "json"]].concat())?)?;
@@ -109,32 +77,19 @@ impl Cluster {
                     "containers": [{ "name": "agent", "image": "nodemesh" }],
                 },
             });
-            let file = self.directory.join(format!("{node}.json"));
+            let file = self.server.directory.join(format!("{node}.json"));
             fs::write(&file, pod.to_string())?;
             self.kubectl(&["create", "-f", &file.to_string_lossy()])?;
         }
         Ok(())
     }
 
-    /// A command line that runs where the API server is.
-    fn client(&self, command_line: &[&str]) -> Vec<String> {
-        let home = self.directory.display();
-        let variables = [
-            "env".to_owned(),
-            format!("HOME={home}"),
-            format!("KUBECONFIG={home}/admin.kubeconfig"),
-        ];
-        variables.into_iter().chain(command_line.iter().map(|&word| word.to_owned())).collect()
-    }
-
     fn try_kubectl(&self, arguments: &[&str]) -> Result<Seen> {
-        // Missing, the story fails: `cargo xtask test` installs Debian's kubernetes-client.
-        let command_line = [&["kubectl"], arguments].concat();
-        self.mesh.nodes()[0].place.run(&self.client(&command_line))
+        self.server.try_kubectl(&self.mesh, arguments)
     }
 
     fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        self.try_kubectl(arguments)?.success()
+        self.server.kubectl(&self.mesh, arguments)
     }
 
     /// Runs what takes nodemesh away, ends the agents as kubelets do, and looks at what is left.
@@ -152,8 +107,7 @@ impl Cluster {
              sleep 0.01; done"
         );
         let calling = frontend.spawn(&["sh", "-c", &calling])?;
-        let log = self.mesh.layout().log("leaving");
-        let mut leaving = self.mesh.nodes()[0].place.spawn(&self.client(command_line), &log)?;
+        let mut leaving = self.server.spawn(&self.mesh, command_line, "leaving")?;
         for node in NODES {
             self.end_agent(node)?;
         }
