@@ -12,8 +12,8 @@ use mesh_common::{
     identity::SpiffeId,
     matching::authorization::{Policies, Request, reference},
     model::{
-        Action, Admission, AuthorizationPolicy, Enforcement, IpBlock, Membership, NamespacedName,
-        Operation, PortMapping, Principal, Rule, Source, Workload,
+        Action, AuthorizationPolicy, Enforcement, IpBlock, NamespacedName, Operation, Principal,
+        Rule, Source,
     },
 };
 
@@ -45,7 +45,7 @@ fn compare(u: &mut Unstructured<'_>) -> Result<()> {
     for at in 0..u.int_in_range(0..=4_u8)? {
         policies.push(policy(u, at)?);
     }
-    let workload = workload(&policies, action(u)?);
+    let workload = reference::workload(&policies, action(u)?);
     let prepared = Policies::new(&workload, |name| policies.iter().find(|it| it.name == *name));
     for _ in 0..u.int_in_range(1..=8_u8)? {
         let (domain, namespace) = (u.choose(&DOMAINS)?, u.choose(&NAMES)?);
@@ -112,24 +112,4 @@ fn policy(u: &mut Unstructured<'_>, at: u8) -> Result<AuthorizationPolicy> {
         selector: Default::default(),
         rules,
     })
-}
-
-/// A workload behind shop/web, whose port 80 is 8080 here.
-fn workload(policies: &[AuthorizationPolicy], default_action: Action) -> Workload {
-    Workload {
-        name: NamespacedName::new("shop", "web"),
-        uid: "uid".into(),
-        node: None,
-        addresses: Vec::new(),
-        identity: None,
-        enrolled: true,
-        captured: true,
-        memberships: vec![Membership {
-            service: NamespacedName::new("shop", "web"),
-            ports: vec![PortMapping { service_port: 80, target_port: 8080 }],
-            ready: false,
-        }],
-        authorization_policies: policies.iter().map(|policy| policy.name.clone()).collect(),
-        admission: Admission { default_action, ..Admission::default() },
-    }
 }

@@ -4,9 +4,29 @@ use std::sync::Arc;
 
 use super::{Reason, Request, Verdict};
 use crate::model::{
-    Action, AuthorizationPolicy, Enforcement, IpBlock, NamespacedName, Operation, Principal,
-    Source, Workload,
+    Action, Admission, AuthorizationPolicy, Enforcement, IpBlock, Membership, NamespacedName,
+    Operation, PortMapping, Principal, Source, Workload,
 };
+
+/// A workload behind shop/web, whose port 80 is 8080 there, with these policies.
+pub fn workload(policies: &[AuthorizationPolicy], default_action: Action) -> Workload {
+    Workload {
+        name: NamespacedName::new("shop", "web"),
+        uid: "uid".into(),
+        node: None,
+        addresses: Vec::new(),
+        identity: None,
+        enrolled: true,
+        captured: true,
+        memberships: vec![Membership {
+            service: NamespacedName::new("shop", "web"),
+            ports: vec![PortMapping { service_port: 80, target_port: 8080 }],
+            ready: false,
+        }],
+        authorization_policies: policies.iter().map(|policy| policy.name.clone()).collect(),
+        admission: Admission { default_action, ..Admission::default() },
+    }
+}
 
 /// What `policies`, all that are attached to `workload` and in its order, say of `request`.
 pub fn judge(

@@ -2,10 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::*;
-use crate::model::{
-    Admission, AuthorizationPolicy, Enforcement, Membership, PortMapping, Principal, Rule, Workload,
-};
+use super::{reference::workload, *};
+use crate::model::{AuthorizationPolicy, Enforcement, Principal, Rule};
 
 const FRONTEND: &str = "spiffe://cluster.local/ns/shop/sa/frontend";
 const BATCH: &str = "spiffe://cluster.local/ns/shop/sa/batch";
@@ -31,26 +29,6 @@ fn rule(from: Source, ports: &[u16]) -> Rule {
 
 fn called_by(texts: &[&str], ports: &[u16]) -> Rule {
     rule(Source { principals: principals(texts), ..Source::default() }, ports)
-}
-
-/// A workload behind shop/web, whose port 80 is 8080 here.
-fn workload(policies: &[AuthorizationPolicy], default_action: Action) -> Workload {
-    Workload {
-        name: NamespacedName::new("shop", "web"),
-        uid: "uid".into(),
-        node: None,
-        addresses: Vec::new(),
-        identity: None,
-        enrolled: true,
-        captured: true,
-        memberships: vec![Membership {
-            service: NamespacedName::new("shop", "web"),
-            ports: vec![PortMapping { service_port: 80, target_port: 8080 }],
-            ready: false,
-        }],
-        authorization_policies: policies.iter().map(|policy| policy.name.clone()).collect(),
-        admission: Admission { default_action, ..Admission::default() },
-    }
 }
 
 fn prepared(policies: &[AuthorizationPolicy], default_action: Action) -> Policies {
