@@ -22,7 +22,7 @@ pub use encode::{begin_chunk, end_chunks, write_chunk, write_request, write_resp
 pub use fields::{HeadReader, MAX_FIELDS, MAX_HEAD};
 pub use framing::Framing;
 pub use malformed::Malformed;
-pub use request::{Request, read_request};
+pub use request::{Request, is_place, read_request};
 pub use response::{Response, read_response};
 
 #[cfg(test)]

@@ -76,10 +76,7 @@ fn request_line(line: &Bytes) -> Result<(Method, Target, Version), Malformed> {
     let method = Method::from_bytes(method).map_err(|_| Malformed::RequestLine)?;
     if method == Method::CONNECT {
         let authority = line.slice_ref(target);
-        let parsed = Authority::from_maybe_shared(authority.clone());
-        let parsed = parsed.map_err(|_| Malformed::Target)?;
-        let is_place = parsed.port_u16().is_some() && !parsed.as_str().contains('@');
-        return if is_place && !parsed.host().is_empty() {
+        return if is_place(&authority) {
             Ok((method, Target::Authority(authority), version))
         } else {
             Err(Malformed::Target)
@@ -95,6 +92,13 @@ fn request_line(line: &Bytes) -> Result<(Method, Target, Version), Malformed> {
     }
     let target = PathAndQuery::from_maybe_shared(line.slice_ref(target));
     Ok((method, Target::Path(target.map_err(|_| Malformed::Target)?), version))
+}
+
+/// Whether `authority` is a host and a port, and no more: what CONNECT asks for.
+pub fn is_place(authority: &Bytes) -> bool {
+    let Ok(authority) = Authority::from_maybe_shared(authority.clone()) else { return false };
+    let has_user = authority.as_str().contains('@');
+    !authority.host().is_empty() && authority.port_u16().is_some() && !has_user
 }
 
 /// The version that `text` names; `otherwise` where it names none at all.
