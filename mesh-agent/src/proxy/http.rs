@@ -45,6 +45,7 @@ mod upgrade;
 mod upstream;
 mod upstream1;
 mod upstream2;
+mod websocket;
 mod wire;
 
 use client1::{Client1, NoRequest};

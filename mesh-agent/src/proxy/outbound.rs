@@ -79,7 +79,7 @@ pub(super) async fn serve(
             // The far proxy judges, and ends what loses its right.
             let mut leash = Leash::default();
             leash.hold_to(&pod);
-            relay::tunnel::relay(client, stream, leash, meter).await
+            relay::tunnel::relay(client, stream, relay::Peer::Proxy, leash, meter).await
         }
     });
 }

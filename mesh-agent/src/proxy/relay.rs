@@ -13,16 +13,20 @@ use tokio::{
     time::{self, Instant},
 };
 
+use super::{hbone::Stream, meter::Meter, revoke::Leash};
 use crate::sys;
 
 mod backlog;
 mod ends;
 mod pace;
+mod peer;
+pub(super) mod streams;
 pub(super) mod tcp;
 pub(super) mod tunnel;
 
 pub(super) use backlog::Backlog;
 pub(super) use pace::Pace;
+pub(super) use peer::Peer;
 
 /// What a finished relay moved.
 #[derive(Debug, Default)]
@@ -41,6 +45,30 @@ impl Transferred {
     /// The same seen from the other side.
     pub(super) fn swapped(self) -> Self {
         Self { from_client: self.to_client, to_client: self.from_client, ..self }
+    }
+}
+
+/// One side of a relay.
+pub(super) enum End {
+    Socket(TcpStream),
+    Stream(Stream, Peer),
+}
+
+/// Relays until both directions end, or one side breaks and the other is reset.
+pub(super) async fn relay(client: End, upstream: End, leash: Leash, meter: Meter) -> Transferred {
+    match (client, upstream) {
+        (End::Socket(client), End::Socket(upstream)) => {
+            tcp::relay(client, upstream, leash, meter).await
+        }
+        (End::Socket(client), End::Stream(upstream, peer)) => {
+            tunnel::relay(client, upstream, peer, leash, meter).await
+        }
+        (End::Stream(client, peer), End::Socket(upstream)) => {
+            tunnel::relay(upstream, client, peer, leash, meter.swapped()).await.swapped()
+        }
+        (End::Stream(client, caller), End::Stream(upstream, callee)) => {
+            streams::relay((client, caller), (upstream, callee), leash, meter).await
+        }
     }
 }
 

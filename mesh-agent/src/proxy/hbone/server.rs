@@ -239,7 +239,11 @@ async fn serve_stream(
             };
             let stream = Stream { send, receive: request.into_body(), lease: None };
             let meter = record.carried(&context.meters).swapped();
-            record.end(relay::tunnel::relay(application, stream, leash, meter).await.swapped());
+            record.end(
+                relay::tunnel::relay(application, stream, relay::Peer::Proxy, leash, meter)
+                    .await
+                    .swapped(),
+            );
         }
         Err(failure) => {
             if matches!(failure, Failure::NotOurs(_) | Failure::NotConnect(_)) {

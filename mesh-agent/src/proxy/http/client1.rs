@@ -17,13 +17,14 @@ use tokio::{
 use super::{
     message::{Client, Gone, Request, Response, Version},
     transport::Transport,
+    upgrade::Switched,
     wire::{Broken, Wire},
 };
 use crate::{
     http1::{
         Frame, Framing, Malformed, Persistence, read_request, take_hop_by_hop, write_response,
     },
-    proxy::relay,
+    proxy::relay::{self, End},
 };
 
 /// How long what a client still sends is read and forgotten after the last response: closing
@@ -126,20 +127,6 @@ impl Client1 {
         self.wire.transport.reset();
     }
 
-    /// What the client said behind its request.
-    pub(super) fn take_input(&mut self) -> Bytes {
-        self.wire.input.split().freeze()
-    }
-
-    /// Sends bytes that are no HTTP.
-    pub(super) fn pass_on(&mut self, bytes: Bytes) {
-        self.wire.output.push(bytes);
-    }
-
-    pub(super) fn into_transport(self) -> Transport {
-        self.wire.transport
-    }
-
     fn write_head(&mut self, response: Response, framing: Framing) {
         let persistence = Persistence { keep_alive: self.keep_alive, upgrade: response.upgrade };
         let Response { status, reason, headers, .. } = response;
@@ -198,5 +185,23 @@ impl Client for Client1 {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
         self.wire.poll_flush(cx).map_err(|_| Gone::Left)
+    }
+}
+
+impl Switched for Client1 {
+    fn take_input(&mut self) -> Bytes {
+        self.wire.input.split().freeze()
+    }
+
+    fn pass_on(&mut self, bytes: Bytes) {
+        self.wire.output.push(bytes);
+    }
+
+    fn into_end(self) -> End {
+        self.wire.transport.into_end()
+    }
+
+    async fn abort(self) {
+        Self::abort(self).await;
     }
 }

@@ -9,11 +9,13 @@ use std::{
 use bytes::Bytes;
 use h2::{
     Reason,
+    ext::Protocol,
     server::{Connection, SendResponse},
 };
 use http::{
-    Method, StatusCode, Version as Http,
+    HeaderValue, Method, StatusCode, Version as Http,
     header::{CONTENT_LENGTH, HOST},
+    uri::PathAndQuery,
 };
 use tokio::net::TcpStream;
 
@@ -23,11 +25,19 @@ use super::{
     network::Network,
     settings,
     stream2::{Receiving, Sending},
+    upgrade::{self, Switched},
+    websocket,
 };
 use crate::{
-    http1::{Frame, Framing, Malformed},
+    http1::{Frame, Framing, Malformed, is_place},
     observe::flow::HttpProtocol,
-    proxy::hbone::coalesce::{Coalesce, Flusher, coalesce},
+    proxy::{
+        hbone::{
+            Stream,
+            coalesce::{Coalesce, Flusher, coalesce},
+        },
+        relay::{End, Peer},
+    },
 };
 
 /// Serves a client's connection to its end; once `drained` it takes no more requests.
@@ -95,10 +105,15 @@ async fn serve_stream(
 ) {
     let (parts, body) = request.into_parts();
     let mut client = Client2::new(Receiving::new(body), respond);
-    match read_head(parts, &client.receiving) {
+    let request = read_head(parts, &client.receiving);
+    client.tunnel = request.as_ref().ok().and_then(reset_of);
+    match request {
         Ok(request) => match exchange::exchange(&network, &mut client, request).await {
             After::Responded => {}
-            After::Aborted | After::Upgraded(..) => client.abort(),
+            After::Aborted => client.reset(Reason::INTERNAL_ERROR),
+            After::Upgraded(upstream, record) => {
+                upgrade::carry(client, upstream, *record, network.meters()).await;
+            }
         },
         Err(malformed) => {
             exchange::refuse(&*network, &mut client, HttpProtocol::Http2, malformed).await;
@@ -108,10 +123,8 @@ async fn serve_stream(
 
 /// The head of a request, where it is one for us.
 fn read_head(mut parts: http::request::Parts, body: &Receiving) -> Result<Request, Malformed> {
-    if parts.method == Method::CONNECT {
-        return Err(Malformed::Target);
-    }
-    let target = parts.uri.path_and_query().ok_or(Malformed::Target)?.clone();
+    let protocol = parts.extensions.remove::<Protocol>();
+    let is_tunnel = parts.method == Method::CONNECT;
     let host = parts.headers.remove(HOST).map(|host| Bytes::copy_from_slice(host.as_bytes()));
     let authority = parts.uri.authority().map(|it| Bytes::copy_from_slice(it.as_str().as_bytes()));
     // RFC 9113, section 8.3.1: two that differ may be read differently.
@@ -120,17 +133,28 @@ fn read_head(mut parts: http::request::Parts, body: &Receiving) -> Result<Reques
     {
         return Err(Malformed::Host);
     }
-    let authority = authority.or(host).ok_or(Malformed::Host)?;
-    if authority.contains(&b'@') {
-        return Err(Malformed::Host);
+    if is_tunnel && parts.headers.contains_key(CONTENT_LENGTH) {
+        return Err(Malformed::ConnectBody);
     }
     let length = parts.headers.get(CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
     let framing = match length {
-        _ if body.is_empty() => Framing::None,
+        // What follows the head is the tunnel's.
+        _ if body.is_empty() || is_tunnel => Framing::None,
         Some(length) => Framing::Length(length),
         None => Framing::Chunked,
     };
-    Ok(Request {
+    let (target, authority) = if is_tunnel && protocol.is_none() {
+        // RFC 9113, section 8.5: no more than a host and a port.
+        let place = authority.filter(is_place).ok_or(Malformed::Target)?;
+        (PathAndQuery::from_static("/"), place)
+    } else {
+        let authority = authority.or(host).ok_or(Malformed::Host)?;
+        if authority.contains(&b'@') {
+            return Err(Malformed::Host);
+        }
+        (parts.uri.path_and_query().ok_or(Malformed::Target)?.clone(), authority)
+    };
+    let mut request = Request {
         version: Version::Http2,
         method: parts.method,
         target,
@@ -138,12 +162,39 @@ fn read_head(mut parts: http::request::Parts, body: &Receiving) -> Result<Reques
         headers: parts.headers,
         framing,
         upgrade: None,
-    })
+    };
+    if let Some(protocol) = protocol {
+        extend(&mut request, protocol.as_str())?;
+    }
+    Ok(request)
+}
+
+/// Makes of an extended CONNECT what HTTP/1.1 asks instead.
+fn extend(request: &mut Request, protocol: &str) -> Result<(), Malformed> {
+    if !request.target.as_str().starts_with('/') {
+        return Err(Malformed::Target);
+    }
+    request.method = Method::GET;
+    request.upgrade = Some(HeaderValue::from_str(protocol).map_err(|_| Malformed::FieldValue)?);
+    websocket::forget_handshake(request);
+    Ok(())
+}
+
+/// How a client learns that its tunnel broke, where it asks for one: RFC 8441, section 5, and
+/// RFC 9113, section 8.5.
+fn reset_of(request: &Request) -> Option<Reason> {
+    if request.is_extended_connect() {
+        Some(Reason::CANCEL)
+    } else {
+        request.is_connect().then_some(Reason::CONNECT_ERROR)
+    }
 }
 
 /// The client of one stream.
 struct Client2 {
     receiving: Receiving,
+    /// Where it asks for a tunnel, how it learns that this broke.
+    tunnel: Option<Reason>,
     respond: SendResponse<Bytes>,
     /// The response's body, once its head was sent and unless it has none.
     sending: Option<Sending>,
@@ -153,14 +204,21 @@ struct Client2 {
 
 impl Client2 {
     fn new(receiving: Receiving, respond: SendResponse<Bytes>) -> Self {
-        Self { receiving, respond, sending: None, is_gone: false }
+        Self { receiving, tunnel: None, respond, sending: None, is_gone: false }
     }
 
-    /// Ends the stream so that the client does not take what it got for a whole response.
-    fn abort(&mut self) {
+    /// Ends the stream so that the client does not take what it got for all that there is.
+    fn reset(&mut self, reason: Reason) {
         match &mut self.sending {
-            Some(sending) => sending.reset(Reason::INTERNAL_ERROR),
-            None => self.respond.send_reset(Reason::INTERNAL_ERROR),
+            Some(sending) => sending.reset(reason),
+            None => self.respond.send_reset(reason),
+        }
+    }
+
+    fn send_head(&mut self, response: Response, is_end: bool) {
+        match self.respond.send_response(head_of(response), is_end) {
+            Ok(stream) => self.sending = (!is_end).then(|| Sending::new(stream)),
+            Err(_) => self.is_gone = true,
         }
     }
 }
@@ -175,6 +233,9 @@ fn head_of(response: Response) -> http::Response<()> {
 
 impl Client for Client2 {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, Gone>> {
+        if self.tunnel.is_some() {
+            return Poll::Ready(Ok(Frame::End(None)));
+        }
         self.receiving.poll_frame(cx).map_err(|_| Gone::Left)
     }
 
@@ -194,10 +255,11 @@ impl Client for Client2 {
 
     fn respond(&mut self, response: Response) {
         let is_end = response.framing.is_empty();
-        match self.respond.send_response(head_of(response), is_end) {
-            Ok(stream) => self.sending = (!is_end).then(|| Sending::new(stream)),
-            Err(_) => self.is_gone = true,
-        }
+        self.send_head(response, is_end);
+    }
+
+    fn switch(&mut self, response: Response) {
+        self.send_head(response, false);
     }
 
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
@@ -218,5 +280,25 @@ impl Client for Client2 {
             Some(sending) => sending.poll_flush(cx).map_err(|_| Gone::Left),
             None => Poll::Ready(Ok(())),
         }
+    }
+}
+
+impl Switched for Client2 {
+    fn take_input(&mut self) -> Bytes {
+        self.receiving.take_all()
+    }
+
+    fn pass_on(&mut self, bytes: Bytes) {
+        self.send(Frame::Data(bytes));
+    }
+
+    fn into_end(self) -> End {
+        let send = self.sending.expect("its response has left, and has no end").into_stream();
+        let stream = Stream { send, receive: self.receiving.into_stream(), lease: None };
+        End::Stream(stream, Peer::Client(self.tunnel.expect("it asked for a tunnel")))
+    }
+
+    async fn abort(mut self) {
+        self.reset(self.tunnel.unwrap_or(Reason::INTERNAL_ERROR));
     }
 }

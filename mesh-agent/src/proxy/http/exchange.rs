@@ -16,7 +16,8 @@ use super::{
     network::Network,
     transfer::Moved,
     trouble::{RequestKind, Trouble},
-    upstream1::Upstream1,
+    upstream::Upstream,
+    websocket,
 };
 use crate::{
     http1::{Frame, Malformed},
@@ -31,7 +32,7 @@ pub(in crate::proxy) enum After {
     /// The client must not take what it got for a whole response.
     Aborted,
     /// Both sides go on with another protocol.
-    Upgraded(Box<Upstream1>, Box<Record>),
+    Upgraded(Upstream, Box<Record>),
 }
 
 /// What is learnt of a request on its way.
@@ -88,6 +89,12 @@ async fn carry<C: Client>(
     mut request: Request,
     seen: &mut Seen,
 ) -> Result<After, Trouble> {
+    if let Some(protocol) = &request.upgrade
+        && request.is_extended_connect()
+        && !websocket::is_websocket(protocol)
+    {
+        return Err(Trouble::NoProtocol(format!("{protocol:?} is not WebSocket")));
+    }
     filters::identify(&mut request);
     let (service, called_port) = network.called();
     let routes = network.routes().filter(|routes| !routes.is_empty());

@@ -2,7 +2,7 @@
 
 use std::{future::poll_fn, net::SocketAddr, task::Poll, time::Duration};
 
-use http::{StatusCode, header::CONTENT_LENGTH};
+use http::StatusCode;
 use mesh_common::model::{NamespacedName, Retry, Timeouts};
 use tokio::time;
 
@@ -17,9 +17,11 @@ use super::{
     retries::{Retries, is_idempotent},
     transfer::{Deadline, Deadlines, Lost, Transfer},
     trouble::Trouble,
+    upgrade,
     upstream::Upstream,
     upstream1::Upstream1,
     upstream2::Upstream2,
+    websocket::Opening,
 };
 use crate::proxy::{failure::Failure, route::Upstream as Place};
 
@@ -84,9 +86,10 @@ impl<'f, C: Client> Forward<'f, C> {
         seen: &'f mut Seen,
     ) -> Self {
         let version = match network.version_of(target.service, target.port) {
-            // HTTP/2 has tunnels of its own, within streams.
-            _ if request.is_connect() => Version::Http1,
-            asked_for => asked_for.unwrap_or(request.version),
+            Some(asked_for) => asked_for,
+            // What tunnels lead to, and WebSockets, speaks HTTP/1.1 almost everywhere.
+            None if request.is_connect() || request.is_extended_connect() => Version::Http1,
+            None => request.version,
         };
         seen.flow.backend = Some(target.service.clone());
         let request_deadline = Deadline::after(target.timeouts.request);
@@ -140,6 +143,13 @@ impl<'f, C: Client> Forward<'f, C> {
         let key = self.network.key(&place);
         let mut upstream = self.connect(&place, &key, wants_new).await?;
         self.seen.record.audit(upstream.audit());
+        if self.request.is_extended_connect() && !upstream.takes_extended_connect() {
+            let trouble = Trouble::NoProtocol("the endpoint takes no extended CONNECT".to_owned());
+            return Err(Failed::finally(trouble));
+        }
+        let opens_websocket = self.version == Version::Http1 && self.request.is_extended_connect();
+        let opening = opens_websocket.then(|| Opening::of(self.request));
+        let asked = opening.as_ref().map_or(self.request, |opening| &opening.request);
         let is_kept = retries.are_asked_for() || upstream.is_reused();
         let mut transfer = Transfer::new(
             self.client,
@@ -150,7 +160,7 @@ impl<'f, C: Client> Forward<'f, C> {
             mirrors,
             is_kept,
         );
-        let mut response = match transfer.begin(self.request).await {
+        let mut response = match transfer.begin(asked).await {
             Ok(response) => response,
             Err(lost) => return Err(self.failed(lost, &upstream)),
         };
@@ -158,30 +168,26 @@ impl<'f, C: Client> Forward<'f, C> {
             let again = Again::AsTheRuleSays;
             return Err(Failed { trouble: status_of_try(response.status), again });
         }
-        let is_tunnel = self.request.is_connect() && response.status.is_success();
-        let is_upgrade = is_tunnel || response.status == StatusCode::SWITCHING_PROTOCOLS;
-        let was_asked = is_tunnel || self.request.upgrade.is_some();
-        if is_upgrade && !(was_asked && transfer.is_request_whole()) {
-            let trouble = Trouble::MalformedResponse("it switches protocols unasked".to_owned());
-            return Err(Failed { trouble, again: Again::Never });
-        }
-        if !is_upgrade {
-            response.upgrade = None;
-        }
-        if is_tunnel {
-            // RFC 9110, section 9.3.6: a server is not to say it, and what it says means nothing.
-            response.headers.remove(CONTENT_LENGTH);
+        let is_upgrade =
+            upgrade::begins(self.request, opening.as_ref(), self.version, &mut response)
+                .map_err(Failed::finally)?;
+        if is_upgrade && !transfer.is_request_whole() {
+            return Err(Failed::finally(upgrade::unasked()));
         }
         for filters in response_filters {
             filters::change_response(*filters, &mut response);
         }
         transfer.seen.respond(&response);
-        transfer.client.respond(response);
+        if is_upgrade {
+            transfer.client.switch(response);
+        } else {
+            transfer.client.respond(response);
+        }
         transfer.body(is_upgrade).await.map_err(|lost| Failed::finally(lost.into_trouble(true)))?;
+        if is_upgrade {
+            return Ok(After::Upgraded(upstream, Box::new(self.seen.record.continued())));
+        }
         match upstream {
-            Upstream::Http1(upstream) if is_upgrade => {
-                return Ok(After::Upgraded(upstream, Box::new(self.seen.record.continued())));
-            }
             Upstream::Http1(upstream) => self.network.pool().put(key, upstream),
             Upstream::Http2(_) => {}
         }

@@ -29,7 +29,7 @@ pub(in crate::proxy) struct Request {
     pub(in crate::proxy) headers: HeaderMap,
     /// How long the body is; of one whose length nobody knows, `Chunked`.
     pub(in crate::proxy) framing: Framing,
-    /// The protocol that the client wants to go on with.
+    /// The protocol that the client wants to go on with; in HTTP/2 by an extended CONNECT.
     pub(in crate::proxy) upgrade: Option<HeaderValue>,
 }
 
@@ -63,6 +63,12 @@ impl Request {
     /// Whether it asks for a tunnel, which begins behind the response.
     pub(in crate::proxy) fn is_connect(&self) -> bool {
         self.method == Method::CONNECT
+    }
+
+    /// Whether it came as an extended CONNECT (RFC 8441), which asks for what a GET with an upgrade
+    /// asks for in HTTP/1.1, and is here one.
+    pub(in crate::proxy) fn is_extended_connect(&self) -> bool {
+        self.version == Version::Http2 && self.upgrade.is_some()
     }
 
     /// Whether it is a call of gRPC, whose errors are told in another way.
@@ -100,6 +106,11 @@ pub(in crate::proxy) trait Client: Send {
 
     /// Sends the head of the response.
     fn respond(&mut self, response: Response);
+
+    /// The same of a response behind which another protocol follows.
+    fn switch(&mut self, response: Response) {
+        self.respond(response);
+    }
 
     /// Ready once the client may be given more.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>>;

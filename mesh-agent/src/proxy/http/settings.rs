@@ -42,6 +42,7 @@ pub(super) fn server() -> h2::server::Builder {
         .max_header_list_size(MAX_HEAD as u32)
         .max_send_buffer_size(2 * buffer::BLOCK)
         .max_concurrent_reset_streams(REMEMBERED_RESETS)
-        .reset_stream_duration(RESET_MEMORY);
+        .reset_stream_duration(RESET_MEMORY)
+        .enable_connect_protocol();
     builder
 }

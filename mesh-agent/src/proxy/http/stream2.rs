@@ -11,7 +11,7 @@ use crate::{
     http1::Frame,
     proxy::{
         buffer,
-        relay::{Backlog, Pace},
+        relay::{Backlog, Pace, streams::poll_room},
     },
 };
 
@@ -76,31 +76,10 @@ impl Sending {
     pub(super) fn reset(&mut self, reason: Reason) {
         self.stream.send_reset(reason);
     }
-}
 
-/// How much of `wanted` bytes `send` takes now; ready once that is some.
-pub(super) fn poll_room(
-    send: &mut SendStream<Bytes>,
-    cx: &mut Context<'_>,
-    wanted: usize,
-) -> Poll<Result<usize, h2::Error>> {
-    send.reserve_capacity(wanted);
-    loop {
-        if send.capacity() > 0 {
-            return Poll::Ready(Ok(send.capacity()));
-        }
-        match ready!(send.poll_capacity(cx)) {
-            Some(Ok(_)) => {}
-            Some(Err(error)) => return Poll::Ready(Err(error)),
-            None => {
-                // The stream is over.
-                let reason = match send.poll_reset(cx) {
-                    Poll::Ready(Ok(reason)) => reason,
-                    _ => Reason::CANCEL,
-                };
-                return Poll::Ready(Err(reason.into()));
-            }
-        }
+    /// Back to the stream, after everything has left.
+    pub(super) fn into_stream(self) -> SendStream<Bytes> {
+        self.stream
     }
 }
 
@@ -166,15 +145,19 @@ impl Receiving {
         self.stream.is_end_stream()
     }
 
-    /// Back to the stream, and what has come out of it already.
-    pub(super) fn into_parts(self) -> (RecvStream, Bytes) {
-        let Self { mut stream, mut backlog, .. } = self;
-        let mut first = BytesMut::new();
-        while let Some(chunk) = backlog.take(usize::MAX) {
-            first.extend_from_slice(&chunk);
+    /// Takes out what has come, and gives its sender room for more.
+    pub(super) fn take_all(&mut self) -> Bytes {
+        let mut all = BytesMut::new();
+        while let Some(chunk) = self.backlog.take(usize::MAX) {
+            all.extend_from_slice(&chunk);
         }
         // A stream that is over wants no room.
-        let _ = stream.flow_control().release_capacity(first.len());
-        (stream, first.freeze())
+        let _ = self.stream.flow_control().release_capacity(all.len());
+        all.freeze()
+    }
+
+    /// Back to the stream, after [`take_all`](Self::take_all). Its end, or what broke it, it says again.
+    pub(super) fn into_stream(self) -> RecvStream {
+        self.stream
     }
 }

@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use h2::client::SendRequest;
 use http::{HeaderName, HeaderValue, StatusCode};
 use mesh_common::{
     matching::route::Routes,
@@ -24,6 +26,7 @@ use tokio::{
 };
 
 use super::{
+    client2,
     message::Version,
     network::{Dialled, Network},
     pool::{Key, Pool, Reach},
@@ -38,8 +41,10 @@ use crate::{
     },
     proxy::{
         failure::Failure,
-        meter::Meters,
+        hbone,
+        meter::{Meter, Meters},
         record::Record,
+        relay,
         revoke::Leash,
         route::{Upstream as Place, Via},
     },
@@ -51,6 +56,8 @@ struct Loopback {
     routes: Option<Arc<Routes>>,
     endpoints: HashMap<NamespacedName, Vec<SocketAddr>>,
     http2: Vec<NamespacedName>,
+    /// Whether endpoints are reached through tunnels, as those of other nodes are.
+    is_tunnelled: bool,
     pool: Pool,
     streams: upstream2::Pool,
     meters: Arc<Meters>,
@@ -70,6 +77,7 @@ impl Loopback {
             routes: None,
             endpoints: endpoints.collect(),
             http2: Vec::new(),
+            is_tunnelled: false,
             pool: Pool::default(),
             streams: upstream2::Pool::default(),
             meters: Arc::default(),
@@ -135,7 +143,10 @@ impl Network for Loopback {
         Box::pin(async {
             let connected = TcpStream::connect(place.address).await;
             let stream = connected.map_err(|error| Failure::connect(place.address, &error))?;
-            let transport = Transport::Tcp(stream);
+            let transport = match self.is_tunnelled {
+                true => Transport::tunnel(tunnelled(stream).await),
+                false => Transport::Tcp(stream),
+            };
             Ok(Dialled { transport, leash: Leash::default(), audit: None })
         })
     }
@@ -147,6 +158,54 @@ impl Network for Loopback {
     fn record(&self) -> Record {
         Record::new(self.observer.clone(), "node-1".into(), Reporter::Source)
     }
+}
+
+/// A tunnel, without TLS, whose far proxy relays to `upstream`.
+async fn tunnelled(upstream: TcpStream) -> hbone::Stream {
+    let (near, far) = pair().await;
+    tokio::spawn(async move {
+        let mut connection = h2::server::handshake(far).await.expect("a handshake");
+        let (request, mut respond) =
+            connection.accept().await.expect("a stream").expect("a request");
+        let send = respond.send_response(http::Response::new(()), false).expect("it is open");
+        let stream = hbone::Stream { send, receive: request.into_body(), lease: None };
+        let (leash, meter) = (Leash::default(), Meter::default());
+        tokio::spawn(relay::tunnel::relay(upstream, stream, relay::Peer::Proxy, leash, meter));
+        while connection.accept().await.is_some() {}
+    });
+    let (mut requests, connection) = h2::client::handshake(near).await.expect("a handshake");
+    tokio::spawn(connection);
+    let request = http::Request::connect("10.0.0.1:80").body(()).expect("a request");
+    let (response, send) = requests.send_request(request, false).expect("it is open");
+    let receive = response.await.expect("a response").into_body();
+    hbone::Stream { send, receive, lease: None }
+}
+
+/// Two ends of one connection.
+async fn pair() -> (TcpStream, TcpStream) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let (one, other) = tokio::join!(TcpStream::connect(address), listener.accept());
+    (one.expect("it listens"), other.expect("a connection").0)
+}
+
+/// A connection to `network` that it takes for one of HTTP/2.
+async fn connected2(network: &Arc<Loopback>) -> TcpStream {
+    let (stream, accepted) = pair().await;
+    let network: Arc<dyn Network> = network.clone();
+    tokio::spawn(client2::serve(network, std::future::pending(), accepted));
+    stream
+}
+
+/// A client of `network` that speaks HTTP/2.
+async fn http2_client(network: &Arc<Loopback>) -> SendRequest<Bytes> {
+    // Streams that the tests do not read yet shall not stop those that they do.
+    let mut builder = h2::client::Builder::new();
+    builder.initial_connection_window_size(64 << 20);
+    let stream = connected2(network).await;
+    let (client, connection) = builder.handshake(stream).await.expect("a handshake");
+    tokio::spawn(connection);
+    client.ready().await.expect("it is open")
 }
 
 /// A server that gives each connection's first request `answer` and closes; what it was asked
@@ -200,10 +259,7 @@ const BUSY: &str = "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n";
 
 /// What a client gets for `requests`, all sent at once, until its connection ends.
 async fn call(network: &Arc<Loopback>, requests: &str) -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("it is bound");
-    let mut client = TcpStream::connect(address).await.expect("it listens");
-    let (accepted, _) = listener.accept().await.expect("a connection");
+    let (mut client, accepted) = pair().await;
     let network: Arc<dyn Network> = network.clone();
     let serving = super::serve1(network, &|| false, accepted);
     // It closes its end when it has seen the other one: our side waits for that.
@@ -413,3 +469,4 @@ async fn weights_are_shares() {
 }
 
 mod grpc;
+mod tunnels;

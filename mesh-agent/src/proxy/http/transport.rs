@@ -15,12 +15,12 @@ use tokio::{
 
 use super::{
     outgoing::{Outgoing, SLICES},
-    stream2::{Receiving, poll_room},
+    stream2::Receiving,
 };
 use crate::proxy::{
     buffer,
     hbone::{self, Lease, status},
-    relay::{self, Pace},
+    relay::{self, End, Pace, Peer, streams::poll_room},
 };
 
 /// A connection; both directions may be used at the same time.
@@ -70,6 +70,26 @@ impl Transport {
         }
     }
 
+    /// What was taken in by [`stock`](Self::stock).
+    pub(super) fn take_stock(&mut self) -> Bytes {
+        match self {
+            Self::Tcp(_) => Bytes::new(),
+            Self::Tunnel(stream) => stream.receive.take_all(),
+        }
+    }
+
+    /// The side of a relay that it is, after [`take_stock`](Self::take_stock).
+    pub(super) fn into_end(self) -> End {
+        match self {
+            Self::Tcp(stream) => End::Socket(stream),
+            Self::Tunnel(stream) => {
+                let Tunnelled { send, receive, lease, .. } = *stream;
+                let receive = receive.into_stream();
+                End::Stream(hbone::Stream { send, receive, lease }, Peer::Proxy)
+            }
+        }
+    }
+
     /// Writes all of `outgoing`.
     pub(super) fn poll_write_all(
         &mut self,
@@ -115,13 +135,6 @@ impl Transport {
 }
 
 impl Tunnelled {
-    /// Back to a stream, and what has come out of it already.
-    pub(super) fn into_stream(self) -> (hbone::Stream, Bytes) {
-        let Self { send, receive, lease, .. } = self;
-        let (receive, first) = receive.into_parts();
-        (hbone::Stream { send, receive, lease }, first)
-    }
-
     /// How much of `wanted` may be sent now.
     fn poll_room(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
         ready!(self.pace.poll_room(cx));

@@ -33,6 +33,9 @@ pub(in crate::proxy) enum Trouble {
     /// The rule leads nowhere.
     #[error("the rule has no valid backend: {0}")]
     NoBackend(String),
+    /// An extended CONNECT for what cannot be carried.
+    #[error("no way for the protocol that was asked for: {0}")]
+    NoProtocol(String),
     /// No connection to an endpoint.
     #[error(transparent)]
     NoConnection(Failure),
@@ -160,6 +163,7 @@ impl Trouble {
             Self::ClientLeft => "the client went away",
             Self::NoRoute => "no rule of the routes of this Service is for this request",
             Self::NoBackend(_) => "the rule has no valid backend",
+            Self::NoProtocol(_) => "the protocol that was asked for cannot be carried",
             Self::NoConnection(Failure::Denied(_)) => "denied by policy",
             Self::NoConnection(Failure::NoEndpoint) => "the Service has no ready endpoint",
             Self::NoConnection(_) => "cannot connect to an endpoint",
@@ -193,6 +197,11 @@ impl Trouble {
             Self::NoBackend(_) => {
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
                 told("no_backend", status, "destination_not_found", grpc::UNAVAILABLE)
+            }
+            Self::NoProtocol(_) => {
+                // RFC 9220, section 3.
+                let status = StatusCode::NOT_IMPLEMENTED;
+                told("protocol_not_supported", status, "http_upgrade_failed", grpc::UNIMPLEMENTED)
             }
             Self::NoConnection(failure) => of_failure(failure),
             Self::NoResponse(_) => {

@@ -1,14 +1,22 @@
 //! The server's side of an exchange.
 
-use std::task::{Context, Poll};
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
 
 use super::{
     message::{Request, Response},
     upstream1::Upstream1,
-    upstream2::Upstream2,
+    upstream2::{Life, Upstream2},
     wire::Broken,
 };
-use crate::http1::Frame;
+use crate::{
+    http1::Frame,
+    proxy::{relay::End, revoke::Leash},
+};
 
 /// A connection, or a place on one, for one request.
 pub(in crate::proxy) enum Upstream {
@@ -114,6 +122,47 @@ impl Upstream {
         match self {
             Self::Http1(upstream) => upstream.stock(cx),
             Self::Http2(upstream) => upstream.stock(cx),
+        }
+    }
+
+    /// Whether it can be asked for a WebSocket.
+    pub(super) fn takes_extended_connect(&self) -> bool {
+        match self {
+            Self::Http1(_) => true,
+            Self::Http2(upstream) => upstream.takes_extended_connect(),
+        }
+    }
+
+    /// What the server said behind its response.
+    pub(super) fn take_input(&mut self) -> Bytes {
+        match self {
+            Self::Http1(upstream) => upstream.take_input(),
+            Self::Http2(upstream) => upstream.take_input(),
+        }
+    }
+
+    /// Sends bytes that are no HTTP.
+    pub(super) fn pass_on(&mut self, bytes: Bytes) {
+        match self {
+            Self::Http1(upstream) => upstream.pass_on(bytes),
+            Self::Http2(upstream) => upstream.send(Frame::Data(bytes)),
+        }
+    }
+
+    /// What is known of the connection that it is on, where others are on it too.
+    pub(super) fn life(&self) -> Option<Arc<Life>> {
+        match self {
+            Self::Http1(_) => None,
+            Self::Http2(upstream) => Some(upstream.life()),
+        }
+    }
+
+    /// The side of a relay that it is, after everything has left.
+    pub(super) fn into_end(self) -> (End, Leash) {
+        match self {
+            Self::Http1(upstream) => upstream.into_end(),
+            // Its connection has the leash.
+            Self::Http2(upstream) => (upstream.into_end(), Leash::default()),
         }
     }
 

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     http1::{Frame, Persistence, read_response, take_hop_by_hop, write_request},
-    proxy::revoke::Leash,
+    proxy::{relay::End, revoke::Leash},
 };
 
 /// The connection.
@@ -144,7 +144,9 @@ impl Upstream1 {
 
     /// What the server said behind its response.
     pub(super) fn take_input(&mut self) -> Bytes {
-        self.wire.input.split().freeze()
+        let mut input = self.wire.input.split();
+        input.extend_from_slice(&self.wire.transport.take_stock());
+        input.freeze()
     }
 
     /// Sends bytes that are no HTTP.
@@ -152,7 +154,7 @@ impl Upstream1 {
         self.wire.output.push(bytes);
     }
 
-    pub(super) fn into_parts(self) -> (Transport, Leash) {
-        (self.wire.transport, self.leash)
+    pub(super) fn into_end(self) -> (End, Leash) {
+        (self.wire.transport.into_end(), self.leash)
     }
 }

@@ -11,12 +11,9 @@ use bytes::Bytes;
 use h2::{
     Reason,
     client::{Connection, ResponseFuture, SendRequest},
+    ext::Protocol,
 };
-use http::{
-    Uri, Version,
-    header::CONTENT_LENGTH,
-    uri::{PathAndQuery, Scheme},
-};
+use http::{Method, Uri, Version, header::CONTENT_LENGTH, uri::Scheme};
 
 use super::{
     message::{Request, Response},
@@ -25,6 +22,7 @@ use super::{
     settings,
     stream2::{Receiving, Sending},
     transport::Transport,
+    websocket::WEBSOCKET,
     wire::Broken,
 };
 use crate::{
@@ -33,10 +31,12 @@ use crate::{
         HANDSHAKE_TIMEOUT,
         failure::Failure,
         hbone::{
+            Stream,
             coalesce::{Coalesce, Flusher, coalesce},
             pool::{self, Acquired, Lease},
             settle,
         },
+        relay::{End, Peer},
         revoke::Leash,
         route::Upstream as Place,
     },
@@ -54,18 +54,27 @@ pub(in crate::proxy) struct Life {
     revoked: OnceLock<String>,
 }
 
+impl Life {
+    /// Why it lost its right, where it did.
+    pub(super) fn revoked(&self) -> Option<String> {
+        self.revoked.get().cloned()
+    }
+}
+
 /// The stream.
 pub(in crate::proxy) struct Upstream2 {
     request: SendRequest<Bytes>,
     life: Arc<Life>,
     /// Whether another stream was on the connection before.
     pub(super) is_reused: bool,
+    /// Whether the stream becomes a tunnel, which goes on behind the request.
+    is_tunnel: bool,
     sending: Option<Sending>,
     response: Option<ResponseFuture>,
     receiving: Option<Receiving>,
     pub(super) has_answered: bool,
     pub(super) was_refused: bool,
-    _lease: Lease,
+    lease: Lease,
 }
 
 impl Upstream2 {
@@ -99,12 +108,13 @@ impl Upstream2 {
                         request,
                         life,
                         is_reused: !is_fresh,
+                        is_tunnel: false,
                         sending: None,
                         response: None,
                         receiving: None,
                         has_answered: false,
                         was_refused: false,
-                        _lease: lease,
+                        lease,
                     });
                 }
                 Err(error) => {
@@ -123,7 +133,8 @@ impl Upstream2 {
 
     pub(super) fn send_head(&mut self, request: &Request) -> Result<(), Broken> {
         let head = head_of(request).map_err(|error| Broken::Io(io::Error::other(error)))?;
-        let is_end = request.framing == Framing::None;
+        self.is_tunnel = request.is_connect() || request.is_extended_connect();
+        let is_end = request.framing == Framing::None && !self.is_tunnel;
         let sent = self.request.send_request(head, is_end);
         let (response, stream) = sent.map_err(|error| self.broken(error))?;
         self.response = Some(response);
@@ -138,7 +149,10 @@ impl Upstream2 {
     }
 
     pub(super) fn send(&mut self, frame: Frame) {
-        if let Some(sending) = &mut self.sending {
+        let is_end_of_request = self.is_tunnel && matches!(frame, Frame::End(_));
+        if let Some(sending) = &mut self.sending
+            && !is_end_of_request
+        {
             sending.send(frame);
         }
     }
@@ -180,6 +194,27 @@ impl Upstream2 {
         if let Some(receiving) = &mut self.receiving {
             receiving.stock(cx);
         }
+    }
+
+    /// Whether the server has said that it takes extended CONNECTs.
+    pub(super) fn takes_extended_connect(&self) -> bool {
+        self.request.is_extended_connect_protocol_enabled()
+    }
+
+    /// What the server said behind its response.
+    pub(super) fn take_input(&mut self) -> Bytes {
+        self.receiving.as_mut().map(Receiving::take_all).unwrap_or_default()
+    }
+
+    pub(super) fn life(&self) -> Arc<Life> {
+        self.life.clone()
+    }
+
+    /// The side of a relay that a tunnel is whose response has come.
+    pub(super) fn into_end(self) -> End {
+        let send = self.sending.expect("the request of a tunnel has no end").into_stream();
+        let receive = self.receiving.expect("the response has come").into_stream();
+        End::Stream(Stream { send, receive, lease: Some(self.lease) }, Peer::Server)
     }
 
     /// What an error of the stream means.
@@ -234,11 +269,17 @@ async fn drive(
 
 fn head_of(request: &Request) -> Result<http::Request<()>, http::Error> {
     let Request { authority, target, headers, method, .. } = request;
-    let target: PathAndQuery = target.clone();
-    let uri = Uri::builder().scheme(Scheme::HTTP).authority(&**authority).path_and_query(target);
+    let mut uri = Uri::builder().authority(&**authority);
+    if !request.is_connect() {
+        uri = uri.scheme(Scheme::HTTP).path_and_query(target.clone());
+    }
     let mut head = http::Request::new(());
     *head.uri_mut() = uri.build()?;
     head.method_mut().clone_from(method);
+    if request.is_extended_connect() {
+        *head.method_mut() = Method::CONNECT;
+        head.extensions_mut().insert(Protocol::from_static(WEBSOCKET));
+    }
     *head.version_mut() = Version::HTTP_2;
     head.headers_mut().clone_from(headers);
     Ok(head)

@@ -87,9 +87,9 @@ impl Ends {
         self.broke(side, error, error.kind() == io::ErrorKind::BrokenPipe);
     }
 
-    /// A tunnel broke; its end of data is never mistaken.
-    pub(super) fn tunnel_broke(&self, error: &dyn Display) {
-        self.broke(Side::Tunnel, error, true);
+    /// A stream broke; its end of data is never mistaken.
+    pub(super) fn stream_broke(&self, side: Side, error: &dyn Display) {
+        self.broke(side, error, true);
     }
 
     /// The far proxy ended the connection because policies changed.
@@ -140,6 +140,12 @@ impl Ends {
     pub(super) fn reason(broken: Option<Broken>, is_cut: bool) -> Option<String> {
         let cut = || is_cut.then(|| "the pod's network namespace is gone".to_owned());
         broken.map(|broken| broken.reason).or_else(cut)
+    }
+
+    /// Why policies ended a connection, where they did: those of the far side, or of this one.
+    pub(super) fn revocation(broken: Option<&Broken>, leash: Leash) -> Option<String> {
+        let by_far_side = broken.filter(|broken| broken.is_revocation);
+        by_far_side.map(|broken| broken.reason.clone()).or_else(|| leash.into_reason())
     }
 
     /// What broke, where something did.

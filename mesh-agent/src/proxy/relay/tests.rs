@@ -9,7 +9,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Transferred, reset};
+use super::{Peer, Transferred, reset};
 use crate::proxy::{hbone::Stream, meter::Meter, revoke::Leash};
 
 /// Two ends of one TCP connection.
@@ -57,7 +57,13 @@ async fn over_a_tunnel() -> Between {
             connection.accept().await.expect("a stream").expect("a request");
         let send = respond.send_response(Response::new(()), false).expect("response");
         let stream = Stream { send, receive: request.into_body(), lease: None };
-        tokio::spawn(super::tunnel::relay(delivered, stream, Leash::default(), Meter::default()));
+        tokio::spawn(super::tunnel::relay(
+            delivered,
+            stream,
+            Peer::Proxy,
+            Leash::default(),
+            Meter::default(),
+        ));
         while connection.accept().await.is_some() {}
     });
     let (mut requests, connection) = h2::client::handshake(near).await.expect("h2");
@@ -70,6 +76,7 @@ async fn over_a_tunnel() -> Between {
         let ended = super::tunnel::relay(
             accepted,
             Stream { send, receive, lease: None },
+            Peer::Proxy,
             Leash::default(),
             Meter::default(),
         )

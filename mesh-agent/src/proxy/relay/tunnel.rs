@@ -1,4 +1,4 @@
-//! Between a TCP connection and one stream of a tunnel.
+//! Between a TCP connection and one stream, of a tunnel or of an application.
 //!
 //! Half-close is END_STREAM, a reset is RST_STREAM. A chunk is given back to the stream's flow
 //! control window only after the socket took it, so a slow reader stops the far writer and no
@@ -19,14 +19,15 @@ use super::{
     Transferred,
     backlog::Backlog,
     close,
-    ends::{Ends, Halt, Side},
+    ends::{Ends, Halt},
     failure,
     pace::Pace,
+    peer::Peer,
     reset, reset_at_close, sent, shutdown_write,
 };
 use crate::proxy::{
     buffer,
-    hbone::{Stream, status},
+    hbone::Stream,
     meter::{Count, Meter},
     revoke::Leash,
 };
@@ -37,6 +38,7 @@ use crate::proxy::{
 pub(in crate::proxy) async fn relay(
     socket: TcpStream,
     stream: Stream,
+    peer: Peer,
     mut leash: Leash,
     meter: Meter,
 ) -> Transferred {
@@ -46,16 +48,16 @@ pub(in crate::proxy) async fn relay(
     let (pace, ends) = (Pace::default(), Ends::default());
     let is_cut = ends
         .run(
-            [Side::Socket, Side::Tunnel],
-            upload(&socket, &mut send, &pace, from_client, &ends),
-            download(&mut receive, &socket, to_client, &ends),
+            [peer.socket_side(), peer.side()],
+            upload(&socket, (&mut send, peer), &pace, from_client, &ends),
+            download((&mut receive, peer), &socket, to_client, &ends),
             &mut leash,
         )
         .await;
     let broken = ends.into_broken();
     match &broken {
         _ if is_cut => {}
-        Some(broken) if broken.side == Side::Tunnel => sent(&socket, broken.deadline).await,
+        Some(broken) if broken.side == peer.side() => sent(&socket, broken.deadline).await,
         Some(broken) => {
             // A reset of the stream discards what the tunnel has not taken.
             let taken = poll_fn(|cx| pace.poll_empty(cx));
@@ -64,63 +66,56 @@ pub(in crate::proxy) async fn relay(
         None => {}
     }
     if is_cut || broken.is_some() {
-        // CONNECT_ERROR is what a TCP error is called in a tunnel (RFC 9113, section 8.5). ztunnel
-        // takes CANCEL for an orderly end of data (docs/interop.md).
-        let reason = if leash.is_revoked() { status::revoked() } else { Reason::CONNECT_ERROR };
-        send.send_reset(reason);
+        send.send_reset(peer.told(&leash));
         reset(socket);
     } else {
         close(socket);
     }
     drop(lease);
-    let revoked = match &broken {
-        Some(broken) if broken.is_revocation => Some(broken.reason.clone()),
-        _ => leash.into_reason(),
-    };
     Transferred {
         from_client: from_client.get(),
         to_client: to_client.get(),
+        revoked: Ends::revocation(broken.as_ref(), leash),
         broken: Ends::reason(broken, is_cut),
-        revoked,
     }
 }
 
 /// From the socket to the tunnel; then watches both for a reset.
 async fn upload(
     socket: &TcpStream,
-    send: &mut SendStream<Bytes>,
+    (send, peer): (&mut SendStream<Bytes>, Peer),
     pace: &Pace,
     moved: &Count,
     ends: &Ends,
 ) -> Halt {
     loop {
-        let capacity = match room(socket, send, pace, ends).await {
+        let capacity = match room(socket, (send, peer), pace, ends).await {
             Ok(capacity) => capacity,
             Err(halt) => return halt,
         };
-        let chunk = match read(socket, send, capacity, ends).await {
+        let chunk = match read(socket, (send, peer), capacity, ends).await {
             Ok(Some(chunk)) => chunk,
             Ok(None) => break,
             Err(halt) => return halt,
         };
         moved.add(chunk.len());
         if let Err(error) = send.send_data(pace.count(chunk), false) {
-            return tunnel_broke(ends, &error);
+            return peer.broke(ends, &error);
         }
     }
     if !ends.is_true_end() {
         return Halt::Source;
     }
     if let Err(error) = send.send_data(pace.count(Bytes::new()), true) {
-        return tunnel_broke(ends, &error);
+        return peer.broke(ends, &error);
     }
     if ends.is_broken() {
         return Halt::Source;
     }
-    ends.end(Side::Socket);
+    ends.end(peer.socket_side());
     tokio::select! {
-        error = failure(socket) => ends.source(Side::Socket, &error),
-        reason = poll_fn(|cx| send.poll_reset(cx)) => stream_reset(ends, reason),
+        error = failure(socket) => ends.source(peer.socket_side(), &error),
+        reason = poll_fn(|cx| send.poll_reset(cx)) => peer.has_reset(ends, reason),
     }
 }
 
@@ -128,7 +123,7 @@ async fn upload(
 /// has left.
 async fn room(
     socket: &TcpStream,
-    send: &mut SendStream<Bytes>,
+    (send, peer): (&mut SendStream<Bytes>, Peer),
     pace: &Pace,
     ends: &Ends,
 ) -> Result<usize, Halt> {
@@ -138,7 +133,7 @@ async fn room(
     }
     let mut room = pin!(poll_fn(|cx| {
         if let Poll::Ready(reason) = send.poll_reset(cx) {
-            return Poll::Ready(Err(stream_reset(ends, reason)));
+            return Poll::Ready(Err(peer.has_reset(ends, reason)));
         }
         if pace.poll_room(cx).is_pending() {
             return Poll::Pending;
@@ -149,14 +144,14 @@ async fn room(
         match send.poll_capacity(cx) {
             Poll::Ready(Some(Ok(0))) | Poll::Pending => Poll::Pending,
             Poll::Ready(Some(capacity)) => {
-                Poll::Ready(capacity.map_err(|error| tunnel_broke(ends, &error)))
+                Poll::Ready(capacity.map_err(|error| peer.broke(ends, &error)))
             }
-            Poll::Ready(None) => Poll::Ready(Err(stream_reset(ends, Ok(Reason::CANCEL)))),
+            Poll::Ready(None) => Poll::Ready(Err(peer.has_reset(ends, Ok(Reason::CANCEL)))),
         }
     }));
     tokio::select! {
         room = &mut room => return room,
-        error = failure(socket), if !ends.is_broken() => ends.socket_broke(Side::Socket, &error),
+        error = failure(socket), if !ends.is_broken() => ends.socket_broke(peer.socket_side(), &error),
     }
     room.await
 }
@@ -164,38 +159,25 @@ async fn room(
 /// Waits for data or the end of data, which is `None`, and for a reset of the stream.
 async fn read(
     socket: &TcpStream,
-    send: &mut SendStream<Bytes>,
+    (send, peer): (&mut SendStream<Bytes>, Peer),
     capacity: usize,
     ends: &Ends,
 ) -> Result<Option<Bytes>, Halt> {
     loop {
         poll_fn(|cx| {
             if let Poll::Ready(reason) = send.poll_reset(cx) {
-                return Poll::Ready(Err(stream_reset(ends, reason)));
+                return Poll::Ready(Err(peer.has_reset(ends, reason)));
             }
-            socket.poll_read_ready(cx).map_err(|error| ends.source(Side::Socket, &error))
+            socket.poll_read_ready(cx).map_err(|error| ends.source(peer.socket_side(), &error))
         })
         .await?;
         match buffer::try_read(socket, capacity) {
             Ok(chunk) if chunk.is_empty() => return Ok(None),
             Ok(chunk) => return Ok(Some(chunk)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(ends.source(Side::Socket, &error)),
+            Err(error) => return Err(ends.source(peer.socket_side(), &error)),
         }
     }
-}
-
-fn stream_reset(ends: &Ends, reason: Result<Reason, h2::Error>) -> Halt {
-    match reason.unwrap_or(Reason::CANCEL) {
-        reason if reason == status::revoked() => ends.revoked(),
-        reason => ends.tunnel_broke(&format_args!("reset: {reason}")),
-    }
-    Halt::Sink
-}
-
-fn tunnel_broke(ends: &Ends, error: &h2::Error) -> Halt {
-    ends.tunnel_broke(error);
-    Halt::Sink
 }
 
 /// From the tunnel to the socket.
@@ -203,30 +185,30 @@ fn tunnel_broke(ends: &Ends, error: &h2::Error) -> Halt {
 /// What the tunnel has is taken out of it at once, also while the socket takes nothing: the
 /// `h2` crate closes a whole tunnel where too many small frames wait in it.
 async fn download(
-    receive: &mut RecvStream,
+    (receive, peer): (&mut RecvStream, Peer),
     socket: &TcpStream,
     moved: &Count,
     ends: &Ends,
 ) -> Halt {
-    let delivered = deliver_all(receive, socket, moved, ends).await;
+    let delivered = deliver_all((receive, peer), socket, moved, ends).await;
     let ended = match delivered {
         Ok(true) => shutdown_write(socket),
         Ok(false) => return Halt::Source,
         Err(error) => Err(error),
     };
     if let Err(error) = ended {
-        return ends.sink(Side::Socket, &error);
+        return ends.sink(peer.socket_side(), &error);
     }
     if ends.is_broken() {
         return Halt::Source;
     }
-    ends.end(Side::Tunnel);
+    ends.end(peer.side());
     pending().await
 }
 
 /// Delivers what comes out of the tunnel; whether all did that the far side sent.
 async fn deliver_all(
-    receive: &mut RecvStream,
+    (receive, peer): (&mut RecvStream, Peer),
     socket: &TcpStream,
     moved: &Count,
     ends: &Ends,
@@ -249,11 +231,11 @@ async fn deliver_all(
         let chunk = match chunk {
             Some(Ok(chunk)) => chunk,
             Some(Err(error)) if error.is_reset() => {
-                stream_reset(ends, error.reason().ok_or(error));
+                peer.has_reset(ends, error.reason().ok_or(error));
                 break false;
             }
             Some(Err(error)) => {
-                ends.tunnel_broke(&error);
+                peer.broke(ends, &error);
                 break false;
             }
             None => break true,

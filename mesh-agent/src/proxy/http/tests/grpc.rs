@@ -4,13 +4,12 @@
 use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream, client::SendRequest, server::SendResponse};
+use h2::{Reason, RecvStream, server::SendResponse};
 use http::{HeaderMap, Request, Response, StatusCode};
 use mesh_common::model::{RouteKind, Timeouts};
-use tokio::{net::TcpStream, sync::mpsc, time::timeout};
+use tokio::{sync::mpsc, time::timeout};
 
-use super::{Loopback, attached, named, rule, to};
-use crate::proxy::http::{client2, network::Network};
+use super::{Loopback, attached, http2_client, named, rule, to};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -88,22 +87,6 @@ async fn answer(
     }
 }
 
-/// A client of `network`.
-async fn client(network: &Arc<Loopback>) -> SendRequest<Bytes> {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("it is bound");
-    let stream = TcpStream::connect(address).await.expect("it listens");
-    let (accepted, _) = listener.accept().await.expect("a connection");
-    let network: Arc<dyn Network> = network.clone();
-    tokio::spawn(client2::serve(network, std::future::pending(), accepted));
-    // Streams that the tests do not read yet shall not stop those that they do.
-    let mut builder = h2::client::Builder::new();
-    builder.initial_connection_window_size(64 << 20);
-    let (client, connection) = builder.handshake(stream).await.expect("a handshake");
-    tokio::spawn(connection);
-    client.ready().await.expect("it is open")
-}
-
 fn call(path: &str) -> Request<()> {
     let uri = format!("http://web{path}");
     let request = Request::post(uri).header("content-type", "application/grpc+proto");
@@ -127,7 +110,7 @@ async fn status(body: &mut RecvStream) -> String {
 async fn messages_go_both_ways_at_once() {
     let (address, _resets) = server().await;
     let network = Arc::new(Loopback::new(&[("web", &[address])]));
-    let mut client = client(&network).await;
+    let mut client = http2_client(&network).await;
     // The response begins before the request ends, and each message is echoed before the next.
     let (response, mut send) = client.send_request(call("/echo"), false).expect("it is open");
     let response = timeout(PATIENCE, response).await.expect("it comes").expect("a response");
@@ -149,7 +132,7 @@ async fn messages_go_both_ways_at_once() {
 async fn calls_share_a_connection_and_large_messages_pass() {
     let (address, _resets) = server().await;
     let network = Arc::new(Loopback::new(&[("web", &[address])]));
-    let mut client = client(&network).await;
+    let mut client = http2_client(&network).await;
     let mut calls = Vec::new();
     for _ in 0..20 {
         let (response, mut send) = client.send_request(call("/echo"), false).expect("it is open");
@@ -171,7 +154,7 @@ async fn calls_share_a_connection_and_large_messages_pass() {
 async fn who_reads_nothing_slows_its_sender_on_either_side() {
     let (address, mut resets) = server().await;
     let network = Arc::new(Loopback::new(&[("web", &[address])]));
-    let mut client = client(&network).await;
+    let mut client = http2_client(&network).await;
     let (response, mut send) = client.send_request(call("/deaf"), false).expect("it is open");
     let mut sent = 0;
     loop {
@@ -205,7 +188,7 @@ async fn who_reads_nothing_slows_its_sender_on_either_side() {
 async fn a_server_that_breaks_off_breaks_the_client_off() {
     let (address, _resets) = server().await;
     let network = Arc::new(Loopback::new(&[("web", &[address])]));
-    let mut client = client(&network).await;
+    let mut client = http2_client(&network).await;
     let (response, mut send) = client.send_request(call("/break"), false).expect("it is open");
     let response = timeout(PATIENCE, response).await.expect("it comes").expect("a head");
     send.send_data(Bytes::from_static(b"go on"), false).expect("it is open");
@@ -230,7 +213,7 @@ async fn errors_are_told_as_grpc_tells_them() {
     network.routes = Some(Arc::new(attached(RouteKind::Grpc, rules)));
     network.http2 = vec![named("hang")];
     let network = Arc::new(network);
-    let mut client = client(&network).await;
+    let mut client = http2_client(&network).await;
     for (path, expected) in [("/refuse", "5"), ("/other", "12"), ("/empty", "14"), ("/hang", "4")] {
         let (response, _) = client.send_request(call(path), true).expect("it is open");
         let response = timeout(PATIENCE, response).await.expect("it comes").expect("a response");
@@ -269,7 +252,7 @@ async fn a_connection_that_the_server_closed_is_made_anew() {
         }
     });
     let network = Arc::new(Loopback::new(&[("web", &[address])]));
-    let mut client = client(&network).await;
+    let mut client = http2_client(&network).await;
     for _ in 0..5 {
         let (response, _) = client.send_request(call("/"), true).expect("it is open");
         let response = timeout(PATIENCE, response).await.expect("it comes").expect("a response");
