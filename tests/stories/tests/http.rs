@@ -329,6 +329,134 @@ print('done')
     Ok(())
 }
 
+/// What clients of HTTP/2 begin with: frames by hand, fields literally (RFC 7541, section 6.2.2).
+const RAW2: &str = r"
+def frame(kind, flags, stream, payload): return struct.pack('>I', len(payload))[1:] + bytes([kind, flags]) + struct.pack('>I', stream) + payload
+def block(fields): return b''.join(b'\0' + bytes([len(n)]) + n + bytes([len(v)]) + v for n, v in fields)
+class Two:
+    def __init__(self):
+        self.s = call(b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n' + frame(4, 0, 0, b''))
+        self.s.settimeout(20); self.got = b''
+    def exactly(self, n):
+        while len(self.got) < n:
+            part = self.s.recv(65536)
+            if not part: raise Exception('the connection ended')
+            self.got += part
+        taken, self.got = self.got[:n], self.got[n:]
+        return taken
+    def next(self, stream):
+        while True:
+            head = self.exactly(9); payload = self.exactly(int.from_bytes(head[:3], 'big'))
+            if head[3] == 4 and not head[4]: self.s.sendall(frame(4, 1, 0, b''))
+            if int.from_bytes(head[5:], 'big') == stream and head[3] != 8: return head[3], head[4], payload
+    def open(self, stream, fields): self.s.sendall(frame(1, 4, stream, block([(b':method', b'CONNECT')] + fields)))
+    def say(self, stream, data, flags=0): self.s.sendall(frame(0, flags, stream, data))
+    def hear(self, stream, data):
+        got = b''
+        while len(got) < len(data):
+            kind, flags, payload = self.next(stream)
+            expect('data', kind, 0); got += payload
+        expect('heard', got, data)
+    def ended(self, stream):
+        while True:
+            kind, flags, payload = self.next(stream)
+            expect('an end', (kind, payload), (0, b''))
+            if flags & 1: return
+";
+
+/// Opens WebSockets as RFC 6455 says, takes tunnels, and says everything back in capitals.
+const SWITCHING: &str = r"
+import base64, hashlib, threading
+def serve(s):
+    got = b''
+    while b'\r\n\r\n' not in got: got += s.recv(65536)
+    head, got = got.split(b'\r\n\r\n', 1)
+    print('met', head)
+    if head.startswith(b'CONNECT '): s.sendall(b'HTTP/1.1 200 Connected\r\n\r\nhi ')
+    else:
+        key = [line[19:] for line in head.split(b'\r\n') if line.startswith(b'sec-websocket-key: ')][0]
+        accept = base64.b64encode(hashlib.sha1(key + b'258EAFA5-E914-47DA-95CA-C5AB0DC85B11').digest())
+        s.sendall(b'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ' + accept + b'\r\n\r\nhi ')
+    try:
+        while True:
+            part = got or s.recv(100); got = b''
+            if not part: print('ended'); s.close(); return
+            s.sendall(part.upper())
+    except ConnectionResetError: print('reset')
+l = socket(AF_INET6); l.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+l.bind(('::', int(sys.argv[1]))); l.listen(100)
+while True:
+    s, _ = l.accept()
+    threading.Thread(target=serve, args=(s,), daemon=True).start()
+";
+
+const PLAIN: &str = "[(b':authority', b'far.test:7')]";
+const EXTENDED: &str = "[(b':protocol', b'websocket'), (b':scheme', b'http'), (b':path', b'/chat'), \
+     (b':authority', b'api'), (b'sec-websocket-version', b'13')]";
+
+#[test]
+fn clients_of_http2_have_tunnels_and_websockets() -> Result<()> {
+    const TUNNEL: &str = r"
+t = Two(); t.open(1, FIELDS); t.say(1, b'early ')
+kind, flags, payload = t.next(1)
+expect('connected', (kind, flags & 1, payload[0]), (1, 0, 0x88))
+t.hear(1, b'hi EARLY ')
+for at in range(100): t.say(1, b'more'); t.hear(1, b'MORE')
+t.say(1, b'', 1); t.ended(1)
+t.open(3, FIELDS); expect('connected', t.next(3)[2][0], 0x88); t.hear(3, b'hi ')
+t.s.sendall(frame(3, 0, 3, struct.pack('>I', 8)))
+time.sleep(0.5)
+print('done')
+";
+    let mesh = http_shop("http-2-connect").start()?;
+    for (pod, address) in [("shop/api", API), ("shop/near", NEAR)] {
+        serve_python(mesh.pod(pod), 8080, SWITCHING)?;
+        for (fields, path) in [(PLAIN, "far.test:7"), (EXTENDED, "/chat")] {
+            let program = format!("{RAW2}\nFIELDS = {fields}\n{TUNNEL}");
+            let said = raw(mesh.pod("shop/frontend"), &program, &format!("{address}:80"))?;
+            assert_eq!(said, "done");
+            let flow = request(&mesh, path, &[("protocol", "HTTP/2")])?;
+            assert_eq!(flow.number("http/status"), 200, "{flow}");
+        }
+        wait::until("the server to see ends and resets", READY, || {
+            let log = mesh.pod(pod).server_log();
+            let count = |word: &str| log.lines().filter(|line| *line == word).count();
+            Ok(((count("ended"), count("reset")) == (2, 2)).then_some(()))
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_websocket_of_http2_that_lost_its_right_is_reset() -> Result<()> {
+    const HOLD: &str = r"
+t = Two(); t.open(1, FIELDS); expect('connected', t.next(1)[2][0], 0x88); t.hear(1, b'hi ')
+while True:
+    t.say(1, b'x'); kind, flags, payload = t.next(1)
+    if kind == 3: print('reset', payload[3]); break
+    expect('an echo', (kind, payload), (0, b'X')); time.sleep(0.1)
+";
+    let mesh = http_shop("http-2-revoked").start()?;
+    for (pod, address) in [("shop/api", API), ("shop/near", NEAR)] {
+        serve_python(mesh.pod(pod), 8080, SWITCHING)?;
+        let name = pod.trim_start_matches("shop/");
+        let said = std::thread::scope(|scope| {
+            let program = format!("{RAW2}\nFIELDS = {EXTENDED}\n{HOLD}");
+            let frontend = mesh.pod("shop/frontend");
+            let held = scope.spawn(move || raw(frontend, &program, &format!("{address}:80")));
+            wait::until("a WebSocket", READY, || {
+                Ok(mesh.pod(pod).server_log().contains("GET /chat").then_some(()))
+            })?;
+            let policy = allow(&format!("{pod}-callers"), name, &[&identity("shop/batch")]);
+            mesh.objects().apply(&format!("policy-{name}.yaml"), &policy)?;
+            held.join().expect("no panic")
+        })?;
+        assert_eq!(said, "reset 8");
+        mesh.flow(&[("reporter", "source"), ("verdict", "denied"), ("destination/pod", pod)])?;
+    }
+    Ok(())
+}
+
 #[test]
 fn http2_is_spoken_where_the_client_or_the_port_does() -> Result<()> {
     let mesh =
